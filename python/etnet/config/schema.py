@@ -1,0 +1,195 @@
+"""The recipe: every choice of a training run, checked when it is read (paper Sec. 2 and 2.3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from etnet.types import Contract
+
+SIZE_MULTIPLE = 16
+"""Input heights and widths must be multiples of this: the encoder's output stride (paper Sec. 2.3)."""
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+CLASS_PALETTE = (
+    (0, 0, 0),
+    (46, 204, 113),
+    (231, 76, 60),
+    (52, 152, 219),
+    (241, 196, 15),
+    (155, 89, 182),
+    (26, 188, 156),
+    (230, 126, 34),
+)
+"""Colours of the first classes in written masks and overlays; more classes cycle through all but the background."""
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Rgb = tuple[Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]]
+
+
+class Section(BaseModel):
+    """A part of the recipe; unknown keys are errors and values cannot be changed after checking."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(Section):
+    """Where the pairs come from and how a mask is read."""
+
+    dataset: Literal["drive", "folder"] = "folder"
+    class_names: tuple[str, ...] = ("background", "foreground")
+    class_colors: tuple[Rgb, ...] | None = None
+    mask_values: dict[int, int] | None = None
+    ignore_index: Annotated[int, Field(ge=1, le=255)] | None = None
+    image_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    intensity_window: tuple[float, float] | None = None
+    crop_size: Annotated[int, Field(ge=SIZE_MULTIPLE)] = 512
+    edge_width: Annotated[int, Field(ge=1, le=64)] = 3
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+
+    @field_validator("crop_size")
+    @classmethod
+    def _crop_is_a_multiple(cls, value: int) -> int:
+        if value % SIZE_MULTIPLE:
+            lower = value // SIZE_MULTIPLE * SIZE_MULTIPLE
+            raise ValueError(f"must be a multiple of {SIZE_MULTIPLE}, for instance {lower} or {lower + SIZE_MULTIPLE}")
+        return value
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> DataSection:
+        count = len(self.class_names)
+        if not 2 <= count <= 255:
+            raise ValueError(f"class_names lists {count} classes; expected 2 to 255, the background first")
+        if len(set(self.class_names)) != count:
+            raise ValueError(f"class_names {list(self.class_names)} holds a name twice")
+        if self.class_colors is not None and len(self.class_colors) != count:
+            raise ValueError(f"class_colors lists {len(self.class_colors)} colours for {count} classes")
+        if self.ignore_index is not None and self.ignore_index < count:
+            raise ValueError(f"ignore_index {self.ignore_index} is also a class; use 255")
+        if self.intensity_window is not None and not self.intensity_window[0] < self.intensity_window[1]:
+            raise ValueError(f"intensity_window {list(self.intensity_window)} must be [low, high] with low < high")
+        targets = set((self.mask_values or {}).values()) - set(range(count)) - {self.ignore_index}
+        if targets:
+            raise ValueError(f"mask_values maps to {sorted(targets)}; expected class indices 0..{count - 1} or ignore_index")
+        return self
+
+
+class AugmentationSection(Section):
+    """Random changes of a training sample (paper Sec. 2.3)."""
+
+    mirror: Fraction = 0.5
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)
+    rotation: Annotated[float, Field(ge=0, le=180)] = 10.0
+    color_jitter: Fraction = 0.5
+    brightness: Fraction = 0.2
+    contrast: Fraction = 0.2
+    saturation: Fraction = 0.2
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+
+    @model_validator(mode="after")
+    def _scale_is_ordered(self) -> AugmentationSection:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale {list(self.scale)} must be [smallest, largest]")
+        return self
+
+
+class ModelSection(Section):
+    """The network (paper Sec. 2); `use_egm` and `use_wam` give the rows of Table 3."""
+
+    encoder: str = "resnet50"
+    encoder_weights: str = "imagenet"
+    decoder_channels: Annotated[int, Field(ge=8)] = 256
+    edge_channels: Annotated[int, Field(ge=8)] = 64
+    use_egm: bool = True
+    use_wam: bool = True
+
+
+class LossSection(Section):
+    """Lovasz-Softmax of regions and edges (paper eq. 1 and Sec. 2.2)."""
+
+    alpha: Fraction = 0.3
+    classes: Literal["present", "all"] | tuple[Annotated[int, Field(ge=0)], ...] = "present"
+    per_image: bool = False
+
+
+class OptimizerSection(Section):
+    """Adam with the poly schedule (paper Sec. 2.3)."""
+
+    base_lr: Annotated[float, Field(gt=0)] = 0.005
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    poly_power: Annotated[float, Field(ge=0)] = 0.9
+    clip_gradient_norm: Annotated[float, Field(gt=0)] | None = None
+
+
+class TrainingSection(Section):
+    """Length, batch, numerics and bookkeeping of a run."""
+
+    epochs: Annotated[int, Field(ge=1)] = 300
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    channels_last: bool = True
+    validate_every: Annotated[int, Field(ge=1)] = 10
+    save_every: Annotated[int, Field(ge=1)] = 10
+
+
+class Recipe(Section):
+    """All choices of a training run.
+
+    Attributes:
+        name: What the run's folder is called unless the caller says otherwise.
+        data: Data set and masks.
+        augmentation: Random changes of training samples.
+        model: Network.
+        loss: Loss function.
+        optimizer: Optimizer and learning-rate schedule.
+        training: Length, batch, numerics.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "folder"
+    data: DataSection = DataSection()
+    augmentation: AugmentationSection = AugmentationSection()
+    model: ModelSection = ModelSection()
+    loss: LossSection = LossSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    training: TrainingSection = TrainingSection()
+
+    @model_validator(mode="after")
+    def _loss_classes_exist(self) -> Recipe:
+        count = len(self.data.class_names)
+        if isinstance(self.loss.classes, tuple) and not set(self.loss.classes) <= set(range(count)):
+            raise ValueError(f"loss.classes {list(self.loss.classes)} names a class outside 0..{count - 1}")
+        return self
+
+    def contract(self) -> Contract:
+        """What a program needs to use weights trained by this recipe."""
+        data = self.data
+        colors = data.class_colors or tuple(default_color(index) for index in range(len(data.class_names)))
+        return Contract(
+            class_names=data.class_names,
+            class_colors=colors,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            size_multiple=SIZE_MULTIPLE,
+            image_size=data.image_size,
+            intensity_window=data.intensity_window,
+        )
+
+
+def default_color(class_index: int) -> tuple[int, int, int]:
+    """RGB colour of a class for which the recipe names none."""
+    if class_index < len(CLASS_PALETTE):
+        return CLASS_PALETTE[class_index]
+    return CLASS_PALETTE[1 + (class_index - 1) % (len(CLASS_PALETTE) - 1)]
+
+
+def encoder_weights_path(value: str) -> Path | None:
+    """The file named by `model.encoder_weights`, or None for the words `imagenet` and `none`."""
+    return None if value in ("imagenet", "none") else Path(value)

@@ -1,0 +1,72 @@
+"""Plain containers that pass between the layers; NumPy only, so that they import without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its ground truth at the image's own size.
+
+    Attributes:
+        id: Name of the image without suffix, unique inside a data set.
+        image: RGB image [H, W, 3], uint8.
+        mask: Class indices [H, W], uint8; `ignore_index` (if the recipe names one) marks pixels without a label.
+        field_of_view: Pixels [H, W], bool, inside which a second score is reported; None where the data set has none.
+    """
+
+    id: str
+    image: UInt8Array
+    mask: UInt8Array
+    field_of_view: BoolArray | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says about one image, in that image's own geometry.
+
+    Attributes:
+        labels: Most probable class per pixel [H, W], uint8.
+        probabilities: Softmax over classes [C, H, W], float32, in 0..1.
+        edge: Probability of a boundary [H, W], float32, in 0..1; None for a network without edge guidance.
+    """
+
+    labels: UInt8Array
+    probabilities: Float32Array
+    edge: Float32Array | None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Everything needed to use trained weights exactly as they were trained; stored inside every weights file.
+
+    Attributes:
+        class_names: Names of the classes in index order; index 0 is the background.
+        class_colors: An RGB colour, 0..255 each, per class.
+        mean: Per-channel mean (RGB, on the 0..255 scale) that is subtracted from an image.
+        std: Per-channel standard deviation (RGB, 0..255 scale) that an image is divided by.
+        size_multiple: Height and width of the network's input must be multiples of this many pixels.
+        image_size: (height, width) to which images are resized before the network; None keeps their own size.
+        intensity_window: (low, high) mapped to 0..255 when an image has more than 8 bits; None maps the full range.
+    """
+
+    class_names: tuple[str, ...]
+    class_colors: tuple[tuple[int, int, int], ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size_multiple: int = 16
+    image_size: tuple[int, int] | None = None
+    intensity_window: tuple[float, float] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.class_names)
