@@ -1,0 +1,74 @@
+# `make demo` and `make test` do everything from a fresh clone: they create .venv, install and run. See `make help`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+PYTEST_ARGS ?=
+
+# A change of any of these needs a new installation; changes of Python files do not (the installation is editable).
+INSTALL_SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
+CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv venv-dev demo test test-long test-gpu lint format wheel clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.installed ## Create .venv and install etnet with everything it needs to train
+venv-dev: $(VENV)/.installed-dev ## The same with the development tools
+
+demo: $(VENV)/.installed ## Train, evaluate and segment on generated images (about two minutes)
+	$(BIN)/etnet demo
+
+test: $(VENV)/.installed-dev ## Run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-long: $(VENV)/.installed-dev ## Run the tests that take more than a minute each
+	$(BIN)/python -m pytest -m "long and not gpu" $(PYTEST_ARGS)
+
+test-gpu: $(VENV)/.installed-dev ## Run the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+format: $(VENV)/.installed-dev ## Rewrite the sources in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+wheel: $(VENV)/.installed-dev ## Build the wheel and the source archive into dist/
+	$(BIN)/python -m build
+
+clean: ## Remove .venv and everything that was built
+	rm -rf $(VENV) build dist
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "make: $(PYTHON) is missing or older than 3.10; install Python 3.10 or newer, or name one: make PYTHON=python3.12" >&2; exit 4; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "make: $(PYTHON) cannot create environments because its venv package is missing; run: sudo apt install python3-venv" >&2; exit 4; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { \
+	  echo "make: the headers of $(PYTHON) (Python.h) are missing, the native part needs them; run: sudo apt install python3-dev" >&2; exit 4; }
+	@command -v $${CXX:-c++} >/dev/null || { \
+	  echo "make: no C++ compiler ($${CXX:-c++}) was found; run: sudo apt install g++" >&2; exit 4; }
+	$(PYTHON) -m venv $(VENV)
+
+# The build tools go into .venv, pinned, and the build runs without isolation: pip versions differ in how they constrain
+# the packages of an isolated build.
+$(VENV)/.built-with: constraints.txt | $(VENV)/bin/python
+	$(PIP) install -c constraints.txt scikit-build-core pybind11 cmake ninja
+	@touch $@
+
+$(VENV)/.installed: $(INSTALL_SOURCES) $(VENV)/.built-with
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[train]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(INSTALL_SOURCES) $(VENV)/.built-with
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@ $(VENV)/.installed
