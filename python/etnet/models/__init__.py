@@ -1,0 +1,20 @@
+"""Networks: ET-Net (paper Sec. 2) and its parts."""
+
+from __future__ import annotations
+
+from etnet.models.blocks import DBlock, WeightedBlock
+from etnet.models.edge_guidance import EdgeGuidanceModule
+from etnet.models.encoder import Encoder
+from etnet.models.etnet import ETNet, ETNetOutput, build_model
+from etnet.models.weighted_aggregation import WeightedAggregationModule
+
+__all__ = [
+    "DBlock",
+    "ETNet",
+    "ETNetOutput",
+    "EdgeGuidanceModule",
+    "Encoder",
+    "WeightedAggregationModule",
+    "WeightedBlock",
+    "build_model",
+]

@@ -1,0 +1,155 @@
+"""ET-Net: encoder, three D-Blocks, edge guidance and weighted aggregation (paper Sec. 2, Fig. 1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from etnet.errors import UsageError
+from etnet.models.blocks import DBlock, initialize_blocks, initialize_classifier, upsample
+from etnet.models.edge_guidance import EdgeGuidanceModule
+from etnet.models.encoder import OUTPUT_STRIDE, STAGE_STRIDES, Encoder
+from etnet.models.weighted_aggregation import WeightedAggregationModule
+
+if TYPE_CHECKING:
+    from etnet.config.schema import ModelSection
+
+
+class ETNetOutput(NamedTuple):
+    """What the network computes for a batch of images.
+
+    Attributes:
+        seg_logits: Class scores before softmax [N, C, H, W], float.
+        edge_logits: Interior and boundary scores before softmax [N, 2, H, W], float; None without edge guidance.
+    """
+
+    seg_logits: Tensor
+    edge_logits: Tensor | None
+
+
+class ETNet(nn.Module):
+    """The edge-attention guidance network (paper Sec. 2, Fig. 1).
+
+    E1..E4 (strides 4, 8, 16, 16) are decoded by three cascaded D-Blocks: (E4, E3) -> D1, (D1, E2) -> D2,
+    (D2, E1) -> D3 with strides 16, 8, 4. The edge guidance module reads E1 and E2, the weighted aggregation module
+    joins D1..D3 with the edge features, and a 1x1 classifier gives the class scores.
+
+    Ours: the D-Blocks have 256 and the edge features 64 channels unless the recipe says otherwise; the classes are
+    predicted at stride 4 and their logits enlarged 4x, bilinear. `use_egm` and `use_wam` switch the two modules off
+    for the four rows of Table 3; with neither, D3 goes through the 1x1 convolution to the classifier.
+
+    All weights start at random, the encoder's as timm does it; `load_encoder_weights` loads ImageNet weights.
+
+    Args:
+        num_classes: Classes, background included.
+        encoder: Name of a timm backbone, see `Encoder`.
+        decoder_channels: Channels of the D-Blocks.
+        edge_channels: Channels of the edge guidance features.
+        use_egm: Whether there is an edge guidance module (and edge logits).
+        use_wam: Whether the side outputs are weighed and summed.
+
+    Raises:
+        UsageError: The encoder does not exist or does not fit.
+
+    Example:
+        >>> network = ETNet(2, encoder="resnet18", decoder_channels=32, edge_channels=16).eval()
+        >>> output = network(torch.zeros(1, 3, 64, 96))
+        >>> tuple(output.seg_logits.shape), tuple(output.edge_logits.shape)
+        ((1, 2, 64, 96), (1, 2, 64, 96))
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        encoder: str = "resnet50",
+        decoder_channels: int = 256,
+        edge_channels: int = 64,
+        use_egm: bool = True,
+        use_wam: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.encoder = Encoder(encoder)
+        e1, e2, e3, e4 = self.encoder.channels
+        s1, s2, s3, s4 = STAGE_STRIDES
+        channels = decoder_channels
+        self.d_block1 = DBlock(e4, e3, channels, scale=s4 // s3)
+        self.d_block2 = DBlock(channels, e2, channels, scale=s3 // s2)
+        self.d_block3 = DBlock(channels, e1, channels, scale=s2 // s1)
+        for block in (self.d_block1, self.d_block2, self.d_block3):
+            initialize_blocks(block)
+        self.edge_guidance = EdgeGuidanceModule(e1, e2, edge_channels, scale=s2 // s1, stride=s1) if use_egm else None
+        self.weighted_aggregation = WeightedAggregationModule(
+            channels, edge_channels if use_egm else 0, strides=(s3, s2, s1), use_weights=use_wam
+        )
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+        initialize_classifier(self.classifier)
+
+    def forward(self, image: Tensor) -> ETNetOutput:
+        """Segment a batch.
+
+        Args:
+            image: Normalised RGB images [N, 3, H, W], float; H and W multiples of 16.
+
+        Returns:
+            Logits of the classes and, with edge guidance, of the edges, at the size of the images.
+
+        Raises:
+            UsageError: The batch has another shape or dtype; the message names the size to pad to.
+        """
+        if not torch.compiler.is_exporting():
+            check_images(image)
+        e1, e2, e3, e4 = self.encoder(image)
+        d1 = self.d_block1(e4, e3)
+        d2 = self.d_block2(d1, e2)
+        d3 = self.d_block3(d2, e1)
+        guidance, edge_logits = (None, None) if self.edge_guidance is None else self.edge_guidance(e1, e2)
+        fused = self.weighted_aggregation((d1, d2, d3), guidance)
+        seg_logits = upsample(self.classifier(fused), STAGE_STRIDES[0])
+        return ETNetOutput(seg_logits, edge_logits)
+
+
+def build_model(section: ModelSection, num_classes: int) -> ETNet:
+    """Make the network of a recipe with random weights; see `load_encoder_weights` for `encoder_weights`.
+
+    Args:
+        section: `model` part of a recipe.
+        num_classes: Classes, background included.
+
+    Returns:
+        The network in training mode on the CPU.
+    """
+    return ETNet(
+        num_classes,
+        encoder=section.encoder,
+        decoder_channels=section.decoder_channels,
+        edge_channels=section.edge_channels,
+        use_egm=section.use_egm,
+        use_wam=section.use_wam,
+    )
+
+
+def check_images(image: Tensor) -> None:
+    """Refuse a batch that the network cannot take.
+
+    Args:
+        image: Candidate for [N, 3, H, W], float, H and W positive multiples of 16.
+
+    Raises:
+        UsageError: Says what the batch is and, where the size is wrong, to which size to pad.
+    """
+    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        raise UsageError(
+            f"ETNet got images of shape {list(image.shape)} and {image.dtype}; "
+            "expected normalised floating point [N, 3, H, W]."
+        )
+    height, width = image.shape[2], image.shape[3]
+    if height < 1 or width < 1 or height % OUTPUT_STRIDE or width % OUTPUT_STRIDE:
+        padded = [max(OUTPUT_STRIDE, -(-side // OUTPUT_STRIDE) * OUTPUT_STRIDE) for side in (height, width)]
+        raise UsageError(
+            f"ETNet got images of {height}x{width} pixels (height x width); expected multiples of {OUTPUT_STRIDE}: "
+            f"pad them to {padded[0]}x{padded[1]}."
+        )
