@@ -1,0 +1,1 @@
+"""Recipes: what they may hold (`schema`) and how they are read (`load`)."""

@@ -28,7 +28,9 @@ CLASS_PALETTE = (
 """Colours of the first classes in written masks and overlays; more classes cycle through all but the background."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Rgb = tuple[Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]]
+Rgb = tuple[
+    Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
+]
 
 
 class Section(BaseModel):
@@ -75,7 +77,9 @@ class DataSection(Section):
             raise ValueError(f"intensity_window {list(self.intensity_window)} must be [low, high] with low < high")
         targets = set((self.mask_values or {}).values()) - set(range(count)) - {self.ignore_index}
         if targets:
-            raise ValueError(f"mask_values maps to {sorted(targets)}; expected class indices 0..{count - 1} or ignore_index")
+            raise ValueError(
+                f"mask_values maps to {sorted(targets)}; expected class indices 0..{count - 1} or ignore_index"
+            )
         return self
 
 
@@ -135,7 +139,6 @@ class TrainingSection(Section):
     batch_size: Annotated[int, Field(ge=1)] = 16
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    channels_last: bool = True
     validate_every: Annotated[int, Field(ge=1)] = 10
     save_every: Annotated[int, Field(ge=1)] = 10
 

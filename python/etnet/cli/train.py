@@ -1,0 +1,210 @@
+"""`etnet train`: turn a recipe, a data folder and options into a run, and show how it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from etnet.cli.console import errors, finish, note
+from etnet.config.load import apply_overrides, load_recipe, recipe_from_values
+from etnet.config.schema import Recipe
+from etnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from etnet.training.trainer import TrainingResult
+
+RESUMABLE = {"training.epochs", "training.validate_every", "training.save_every", "data.workers"}
+"""Recipe keys that may change when a run is continued."""
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@click.command()
+@click.option("--recipe", "recipe_source", metavar="NAME|FILE", help="Built-in recipe (drive, folder) or a YAML file.")
+@click.option("--data", "data_root", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. Default: runs/train/<recipe name>."
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images; training.epochs.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images per step; training.batch_size.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, order and augmentation; training.seed.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to train.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any recipe key, for instance --set model.encoder=resnet18. May be repeated.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Continue the newest run, or the one in --output, from its last checkpoint."
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    recipe_source: str | None,
+    data_root: Path | None,
+    output: Path | None,
+    epochs: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    device: str,
+    overrides: tuple[str, ...],
+    resume: bool,
+) -> None:
+    r"""Train ET-Net on a data set or on your own folder of images and masks.
+
+    \b
+    etnet train --recipe drive --data DRIVE/
+    etnet train --recipe folder --data my_folder/ --set data.class_names='[background, lesion]'
+    etnet train --resume
+
+    Ctrl-C saves the run; --resume continues it exactly where it stopped.
+    """
+    shorthand = {"training.epochs": epochs, "training.batch_size": batch_size, "training.seed": seed}
+    overrides = (*overrides, *(f"{key}={value}" for key, value in shorthand.items() if value is not None))
+    if resume:
+        run, recipe, stored_root = _run_to_resume(output, recipe_source, overrides)
+        root = data_root or stored_root
+    else:
+        recipe = load_recipe(_required(recipe_source, "--recipe", "drive"), overrides)
+        root, run = _required(data_root, "--data", "FOLDER"), None
+    result = _train(recipe, root=root, run=run, output=output, device=device)
+    _report(ctx, result)
+
+
+_Value = TypeVar("_Value")
+
+
+def _required(value: _Value | None, option: str, example: str) -> _Value:
+    if value is None:
+        raise UsageError(f"{option} is missing; give for instance {option} {example} (only --resume can do without)")
+    return value
+
+
+def _run_to_resume(
+    output: Path | None, recipe_source: str | None, overrides: Sequence[str]
+) -> tuple[Path, Recipe, Path]:
+    """The run folder, the recipe to continue with, and the data folder that the run was started on."""
+    from etnet.manifest import newest_run, read_weights_info
+
+    run = output or newest_run()
+    if run is None:
+        raise UsageError(
+            "--resume: there is no run under runs/train; start one with etnet train --recipe ... --data ..."
+        )
+    last = run / "weights" / "last.safetensors"
+    if not last.is_file():
+        raise UsageError(
+            f"--resume: {last} does not exist; the run was stopped before its first checkpoint, start it anew"
+        )
+    info = read_weights_info(last)
+    asked = load_recipe(recipe_source).model_dump() if recipe_source is not None else info.recipe.model_dump()
+    recipe = recipe_from_values(apply_overrides(asked, overrides), "--set")
+    changed = sorted(set(_differences(info.recipe, recipe)) - RESUMABLE)
+    if changed:
+        raise UsageError(
+            f"--resume: {', '.join(changed)} differ(s) from the recipe that {run} was started with; "
+            "leave --recipe and --set away, or start a new run"
+        )
+    return run, recipe, Path(info.data_root)
+
+
+def _differences(one: Recipe, other: Recipe) -> list[str]:
+    first, second = one.model_dump(), other.model_dump()
+    keys = []
+    for section, values in first.items():
+        if isinstance(values, dict):
+            keys += [f"{section}.{key}" for key in values if values[key] != second[section][key]]
+        elif values != second[section]:
+            keys.append(section)
+    return keys
+
+
+def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None, device: str) -> TrainingResult:
+    from etnet.inference.backends.torch_backend import resolve_device
+    from etnet.training.run_folder import fresh_run_folder
+    from etnet.training.trainer import train
+
+    target = resolve_device(device)
+    resume = run is not None
+    if run is not None:
+        with TrainingDisplay() as display:
+            return train(recipe, data_root=root, run=run, device=target, observer=display, resume=resume)
+    with fresh_run_folder(output, recipe.name) as folder, TrainingDisplay() as display:
+        note(f"Training {recipe.model.encoder} on {target} into {folder}")
+        return train(recipe, data_root=root, run=folder, device=target, observer=display)
+
+
+def _report(ctx: click.Context, result: TrainingResult) -> None:
+    run = result.run
+    if result.signal_number is not None:
+        finish(run, next_command=f"etnet train --resume --output {run}")
+        note(f"Stopped after iteration {result.iterations} of {result.total}; everything so far is saved.")
+        ctx.exit(128 + result.signal_number)
+    if result.best_score is not None:
+        note(f"Best mean foreground Dice on the held-out images: {result.best_score:.4f}")
+    finish(run, next_command=f"etnet evaluate {run} --data FOLDER   or   etnet infer IMAGES/ --model {run}")
+
+
+class TrainingDisplay:
+    """Draws a run: a progress bar on a terminal, a line now and then elsewhere; all of it on stderr."""
+
+    def __init__(self) -> None:
+        self._live = errors.is_terminal
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[rate]:.2e}  {task.fields[speed]:.1f} images/s"),
+            TimeRemainingColumn(),
+            console=errors,
+            disable=not self._live,
+        )
+        self._task = TaskID(0)
+        self._total = 0
+        self._last_line = 0.0
+
+    def __enter__(self) -> TrainingDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def on_message(self, text: str) -> None:
+        """Print a sentence."""
+        errors.print(text, highlight=False, markup=False)
+
+    def on_start(self, *, done: int, total: int) -> None:
+        """Show the bar."""
+        self._total = total
+        self._task = self._progress.add_task("", completed=done, total=total, epoch=0, loss=0.0, rate=0.0, speed=0.0)
+
+    def on_step(self, *, iteration: int, loss: float, learning_rate: float, images_per_second: float) -> None:
+        """Move the bar; without a terminal, print a line every few seconds."""
+        self._progress.update(self._task, completed=iteration, loss=loss, rate=learning_rate, speed=images_per_second)
+        now = time.monotonic()
+        if not self._live and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self.on_message(
+                f"iteration {iteration}/{self._total}  loss {loss:.4f}  lr {learning_rate:.2e}  "
+                f"{images_per_second:.1f} images/s"
+            )
+
+    def on_epoch(self, row: Mapping[str, float]) -> None:
+        """Count the epoch; print its validation scores."""
+        self._progress.update(self._task, epoch=int(row["epoch"]))
+        if "validation_mean_iou" in row:
+            self.on_message(
+                f"epoch {int(row['epoch'])}  loss {row['loss']:.4f}  validation mIoU {row['validation_mean_iou']:.4f}  "
+                f"Dice {row['validation_mean_foreground_dice']:.4f}  accuracy {row['validation_accuracy']:.4f}"
+            )

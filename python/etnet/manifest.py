@@ -1,0 +1,166 @@
+"""What a weights file says about itself, read without torch; and which file a run directory stands for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from etnet.config.load import recipe_from_values
+from etnet.config.schema import Recipe
+from etnet.errors import EnvironmentFault, EtnetError, ModelFileError
+from etnet.types import Contract
+
+METADATA_KEY = "etnet"
+FORMAT_VERSION = 1
+TRAINING_PREFIX = "training/"
+"""Tensors under this prefix are the state of a training run (optimizer, random generators), not the network."""
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """The header of a weights file.
+
+    Attributes:
+        path: The file.
+        contract: Classes and image preparation.
+        recipe: The recipe that trained it.
+        iteration: Optimizer steps done.
+        epoch: Passes over the training images done.
+        etnet_version: Version of etnet that wrote the file.
+        data_root: The data folder it was trained on, as given to the command.
+        training_state: Plain values needed to resume; empty in `best`.
+    """
+
+    path: Path
+    contract: Contract
+    recipe: Recipe
+    iteration: int
+    epoch: int
+    etnet_version: str
+    data_root: str
+    training_state: Mapping[str, Any]
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file, hexadecimal."""
+        with self.path.open("rb") as stream:
+            digest = hashlib.sha256()
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def encode_header(
+    *, recipe: Recipe, iteration: int, epoch: int, data_root: str, training_state: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """The safetensors metadata that `read_weights_info` reads back."""
+    from etnet import __version__
+
+    header = {
+        "format": FORMAT_VERSION,
+        "etnet_version": __version__,
+        "contract": asdict(recipe.contract()),
+        "recipe": recipe.model_dump(mode="json"),
+        "iteration": iteration,
+        "epoch": epoch,
+        "data_root": data_root,
+        "training_state": dict(training_state or {}),
+    }
+    return {METADATA_KEY: json.dumps(header)}
+
+
+def read_weights_info(path: Path) -> WeightsInfo:
+    """Read the header of a weights file written by `etnet train`.
+
+    Raises:
+        ModelFileError: The file is missing, damaged, or was not written by etnet.
+        EnvironmentFault: safetensors is not installed.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise EnvironmentFault(
+            "reading weights needs safetensors; install it with pip install 'etnet[train]'"
+        ) from None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such weights file") from None
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(
+            f"{path}: not a readable safetensors file ({error}); train again or copy it anew"
+        ) from None
+    if METADATA_KEY not in metadata:
+        raise ModelFileError(
+            f"{path}: not written by etnet train; use it as --set model.encoder_weights={path} if it holds encoder weights"
+        )
+    return _decode_header(path, metadata[METADATA_KEY])
+
+
+def _decode_header(path: Path, text: str) -> WeightsInfo:
+    try:
+        header = json.loads(text)
+        if header["format"] != FORMAT_VERSION:
+            raise ModelFileError(
+                f"{path}: file format {header['format']} of etnet {header['etnet_version']}; "
+                f"this etnet reads format {FORMAT_VERSION}, install the other version"
+            )
+        recipe = recipe_from_values(header["recipe"], origin=f"the recipe in {path}")
+        return WeightsInfo(
+            path=path,
+            contract=_contract(header["contract"]),
+            recipe=recipe,
+            iteration=header["iteration"],
+            epoch=header["epoch"],
+            etnet_version=header["etnet_version"],
+            data_root=header["data_root"],
+            training_state=header["training_state"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: the etnet header is damaged ({error!r}); train again or copy the file anew"
+        ) from None
+    except EtnetError as error:
+        raise ModelFileError(str(error)) from None
+
+
+def _contract(values: dict[str, Any]) -> Contract:
+    """Rebuild the frozen tuples that JSON turned into lists."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(frozen(item) for item in value) if isinstance(value, list) else value
+
+    return Contract(**{key: frozen(value) for key, value in values.items()})
+
+
+def resolve_model(path: Path) -> Path:
+    """The weights file that MODEL stands for: itself, or `weights/best` (else `weights/last`) of a run directory.
+
+    Raises:
+        ModelFileError: There is no such file, or the directory holds no weights.
+    """
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such run directory or weights file; etnet train prints where it puts its run")
+    for name in ("best", "last"):
+        candidate = path / "weights" / f"{name}.safetensors"
+        if candidate.is_file():
+            return candidate
+    raise ModelFileError(
+        f"{path}: holds no weights/best.safetensors or weights/last.safetensors; is it a run directory?"
+    )
+
+
+def newest_run(root: Path = Path("runs/train")) -> Path | None:
+    """The run directory under `root` whose weights were written last, or None."""
+    weights = [file for name in ("best", "last") for file in root.glob(f"*/weights/{name}.safetensors")]
+    if not weights:
+        return None
+    return max(weights, key=lambda file: file.stat().st_mtime).parents[1]

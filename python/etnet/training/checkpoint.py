@@ -1,0 +1,92 @@
+"""Checkpoints: one safetensors file with a JSON header, complete or absent, never executable.
+
+`best` holds the network; `last` also holds, under `training/`, the optimizer's moments and the state of torch's random
+generators, so that a resumed run continues bit for bit. The learning rate and the order of samples are functions of the
+iteration (`schedule`, `data.loader`) and need no state of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from etnet.errors import EnvironmentFault, ModelFileError
+from etnet.manifest import TRAINING_PREFIX
+
+_RNG_CPU = f"{TRAINING_PREFIX}rng/cpu"
+_RNG_CUDA = f"{TRAINING_PREFIX}rng/cuda"
+_OPTIMIZER = f"{TRAINING_PREFIX}optimizer/"
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write tensors and header to `path` so that the old file stays until the new one is complete.
+
+    Raises:
+        EnvironmentFault: The file cannot be written, for instance because the disk is full; the old one is untouched.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, dict(header))
+        with partial.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise EnvironmentFault(f"{path}: cannot be written ({error}); the previous file was kept") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def training_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything a resumed run needs that is a tensor: network, optimizer moments, random generators."""
+    tensors = dict(network.state_dict())
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors.update({f"{_OPTIMIZER}{index}/{name}": value for name, value in moments.items()})
+    tensors[_RNG_CPU] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors[_RNG_CUDA] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def restore_training(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Load what `training_tensors` gave into a freshly built network and optimizer.
+
+    Raises:
+        ModelFileError: The file holds no training state (it is a `best` file) or belongs to another network.
+    """
+    tensors = load_file(path)
+    if _RNG_CPU not in tensors:
+        raise ModelFileError(f"{path}: holds weights only; resume needs weights/last.safetensors")
+    try:
+        network.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(TRAINING_PREFIX)})
+    except RuntimeError as error:
+        raise ModelFileError(
+            f"{path}: does not fit the recipe's network ({str(error).splitlines()[-1].strip()})"
+        ) from None
+    _restore_optimizer(tensors, optimizer)
+    torch.set_rng_state(tensors[_RNG_CPU])
+    if _RNG_CUDA in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[_RNG_CUDA])
+
+
+def _restore_optimizer(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        if name.startswith(_OPTIMIZER):
+            index, moment = name.removeprefix(_OPTIMIZER).split("/")
+            state.setdefault(int(index), {})[moment] = _laid_out_like(parameters[int(index)], value)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A moment in the parameter's memory layout: element-wise kernels round differently when layouts are mixed."""
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)

@@ -1,0 +1,103 @@
+"""The folder of a training run: a fresh name, one writer at a time, and what was used to train."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from etnet.config.load import dump_recipe
+from etnet.config.schema import Recipe
+from etnet.errors import UsageError
+from etnet.inference.output_folder import create_output_folder, disk_faults, write_json, write_text
+
+RUNS = Path("runs/train")
+REPORTED_PACKAGES = ("etnet", "torch", "timm", "numpy", "opencv-python-headless", "pillow", "safetensors", "pydantic")
+
+
+@contextmanager
+def fresh_run_folder(output: Path | None, name: str, *, root: Path = RUNS) -> Iterator[Path]:
+    """Make an empty folder for a run: `output`, or `root/name`, `root/name-2`, ... whichever is free.
+
+    When the run fails before its first checkpoint, a folder made here is removed again.
+
+    Raises:
+        UsageError: `output` is a file, or exists and is not empty.
+        EnvironmentFault: The folder cannot be made.
+    """
+    existed = output is not None and output.exists()
+    if output is not None and existed and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(
+            f"{output}: expected a new or empty output folder; name another, or continue the run in it with --resume"
+        )
+    folder = create_output_folder(output, parent=root, name=name)
+    try:
+        yield folder
+    except BaseException:
+        if not existed and not any((folder / "weights").glob("*.safetensors")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def exclusive(run: Path) -> Iterator[None]:
+    """Hold the run folder for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        UsageError: Another process trains in this folder.
+    """
+    lock = FileLock(run / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{run}: another etnet train is writing here; wait for it or name another --output") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_run_description(
+    run: Path, recipe: Recipe, *, data_root: Path, training_ids: Sequence[str], validation_ids: Sequence[str]
+) -> None:
+    """Write `recipe.yaml`, `environment.json` and `split.json`.
+
+    Raises:
+        EnvironmentFault: A file cannot be written.
+    """
+    split = {"data_root": str(data_root), "training": list(training_ids), "validation": list(validation_ids)}
+    with disk_faults(run):
+        (run / "weights").mkdir(exist_ok=True)
+    write_text(run / "recipe.yaml", dump_recipe(recipe))
+    write_json(run / "environment.json", environment())
+    write_json(run / "split.json", split)
+
+
+def environment() -> dict[str, object]:
+    """Versions, hardware and the command line of this process."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if gpu else None,
+        "gpu": gpu,
+        "packages": {name: _version(name) for name in REPORTED_PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

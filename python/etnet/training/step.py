@@ -1,0 +1,123 @@
+"""One optimizer step, and the choice of its number format."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from etnet.config.schema import Recipe
+from etnet.data.loader import Batch
+from etnet.errors import CheckFailed, UsageError
+from etnet.inference.backends.torch_backend import Precision
+from etnet.losses import EdgeSupervisedLoss
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Losses and gradient norm of one step, as plain numbers."""
+
+    loss: float
+    seg_loss: float
+    edge_loss: float
+    gradient_norm: float
+
+
+def resolve_precision(precision: str, device: torch.device) -> Precision:
+    """The number format that the network's forward pass runs in.
+
+    `auto` is bfloat16 on a GPU that has it, float16 on an older one, and float32 on a CPU.
+
+    Raises:
+        UsageError: float16 is asked for on a CPU, where its gradients underflow without a GPU's loss scaling.
+    """
+    if precision == "auto":
+        if device.type != "cuda":
+            return "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if precision == "float16" and device.type != "cuda":
+        raise UsageError("training.precision is float16 on a CPU; use bfloat16 or float32 there")
+    return cast("Precision", precision)
+
+
+class Stepper:
+    """Everything that one optimizer step touches: network, loss, optimizer, number format.
+
+    Args:
+        network: ETNet, or the same wrapped for several processes, on its device.
+        recipe: Its loss, optimizer and training sections are used.
+        optimizer: Made over the network's parameters.
+        device: Where the network lives.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, recipe: Recipe, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> None:
+        self.network = network
+        self.optimizer = optimizer
+        self.device = device
+        self.clip_norm = recipe.optimizer.clip_gradient_norm
+        self.precision = resolve_precision(recipe.training.precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
+        self.criterion = EdgeSupervisedLoss(
+            alpha=recipe.loss.alpha,
+            classes=recipe.loss.classes,
+            per_image=recipe.loss.per_image,
+            ignore_index=recipe.data.ignore_index,
+        )
+        contract = recipe.contract()
+        self.mean = torch.tensor(contract.mean, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(contract.std, device=device).view(1, 3, 1, 1)
+
+    def run(self, batch: Batch, learning_rate: float) -> StepResult:
+        """Forward, backward and update on one batch.
+
+        Raises:
+            CheckFailed: The loss or its gradient is not finite; the weights are not updated, the samples are named.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        masks = batch.masks.to(self.device, non_blocking=True)
+        edges = batch.edges.to(self.device, non_blocking=True)
+        with self._autocast():
+            output = self.network(self._normalise(batch.images))
+        terms = self.criterion(output, masks, edges)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(terms.total).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = self._gradient_norm()
+        result = StepResult(*torch.stack([*(term.detach().float() for term in terms), norm]).tolist())
+        self._require_finite(result, batch)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return result
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.precision))
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] to float32 on the device; 8-bit images cross the bus at a quarter of the size."""
+        images = images.to(self.device, non_blocking=True).float()
+        return ((images - self.mean) / self.std).to(memory_format=torch.channels_last)
+
+    def _gradient_norm(self) -> Tensor:
+        parameters = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        return norm
+
+    def _require_finite(self, result: StepResult, batch: Batch) -> None:
+        # With loss scaling an infinite gradient is routine: the scaler skips the step and lowers its scale.
+        checked = (result.loss,) if self.scaler.is_enabled() else (result.loss, result.gradient_norm)
+        if not all(torch.isfinite(torch.tensor(checked))):
+            raise CheckFailed(
+                f"the loss is {result.loss} with gradient norm {result.gradient_norm} for samples "
+                f"{', '.join(dict.fromkeys(batch.ids))}; look at these images, lower optimizer.base_lr, "
+                "or set optimizer.clip_gradient_norm: 1.0"
+            )

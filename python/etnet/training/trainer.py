@@ -1,0 +1,270 @@
+"""The training loop, top to bottom (paper Sec. 2.3).
+
+The run is one stream of samples: iteration i takes the stream's positions i*B .. i*B+B-1, so that the number of
+iterations is the paper's num_images * epochs / batch_size, every batch is full, and the iteration alone says where a
+run stands. An epoch ends with the iteration that completes another pass over the images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etnet.config.schema import Recipe
+from etnet.data.dataset import SegmentationDataset
+from etnet.data.datasets import open_dataset
+from etnet.data.io import write_png
+from etnet.data.loader import build_training_loader
+from etnet.data.preview import training_preview
+from etnet.errors import DataError
+from etnet.manifest import WeightsInfo, encode_header, read_weights_info
+from etnet.models import ETNet, build_model, load_encoder_weights
+from etnet.training.checkpoint import restore_training, save_weights, training_tensors
+from etnet.training.interruption import StopRequest, catch_stop_signals
+from etnet.training.run_folder import exclusive, write_run_description
+from etnet.training.schedule import poly_learning_rate, total_iterations
+from etnet.training.step import Stepper, StepResult
+from etnet.training.tracking import LOSS_COLUMNS, MetricsLog, Observer
+from etnet.training.validation import validate
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        run: Run folder.
+        iterations: Optimizer steps done, earlier parts of a resumed run included.
+        total: Steps that the recipe asks for.
+        best_score: Highest mean foreground Dice on the held-out images, None without any.
+        signal_number: The signal that stopped the run early, or None.
+    """
+
+    run: Path
+    iterations: int
+    total: int
+    best_score: float | None
+    signal_number: int | None
+
+
+@dataclass
+class Progress:
+    """What a run remembers between its epochs; goes into `last` as JSON and comes back on resume."""
+
+    best_score: float | None = None
+    best_epoch: int = 0
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LOSS_COLUMNS, 0.0))
+    steps: int = 0
+    seconds: float = 0.0
+
+    def add(self, result: StepResult, seconds: float) -> None:
+        """Count a step into the running epoch."""
+        for column in LOSS_COLUMNS:
+            self.sums[column] += getattr(result, column)
+        self.steps += 1
+        self.seconds += seconds
+
+    def close_epoch(self, batch_size: int) -> dict[str, float]:
+        """Means over the epoch's steps; starts the next epoch."""
+        means = {column: total / self.steps for column, total in self.sums.items()}
+        means["images_per_second"] = self.steps * batch_size / self.seconds
+        self.sums, self.steps, self.seconds = dict.fromkeys(LOSS_COLUMNS, 0.0), 0, 0.0
+        return means
+
+
+def train(
+    recipe: Recipe, *, data_root: Path, run: Path, device: torch.device, observer: Observer, resume: bool = False
+) -> TrainingResult:
+    """Train a network and leave everything about it in a run folder.
+
+    Args:
+        recipe: All choices.
+        data_root: Folder of the data set.
+        run: An existing folder, empty unless `resume`.
+        device: Where to train.
+        observer: Told about progress.
+        resume: Continue from `weights/last.safetensors`; on a CPU the result equals that of an uninterrupted run
+            bit for bit, for the same number of threads.
+
+    Returns:
+        How the run ended; a stop by Ctrl-C or SIGTERM is a normal end with `last` saved.
+
+    Raises:
+        EtnetError: See `etnet.errors`; data, recipe, disk or a loss that is not finite.
+    """
+    with exclusive(run):
+        return _Run(recipe, data_root=data_root, run=run, device=device, observer=observer, resume=resume).execute()
+
+
+class _Run:
+    """The parts of one run, made once, and the loop over them."""
+
+    def __init__(
+        self, recipe: Recipe, *, data_root: Path, run: Path, device: torch.device, observer: Observer, resume: bool
+    ) -> None:
+        self.recipe, self.run, self.device, self.observer = recipe, run, device, observer
+        self.data_root = data_root
+        seed = recipe.training.seed
+        torch.manual_seed(seed)
+        self.training_set = open_dataset(recipe.data, data_root, "train", seed=seed)
+        self.validation_set = open_dataset(recipe.data, data_root, "validation", seed=seed)
+        if not len(self.training_set):
+            raise DataError(
+                f"{data_root}: no images are left to train on; lower data.validation_fraction or add images"
+            )
+        self.batch_size = recipe.training.batch_size
+        self.total = total_iterations(
+            num_images=len(self.training_set), epochs=recipe.training.epochs, batch_size=self.batch_size
+        )
+        self.network = self._build_network(pretrained=not resume)
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(),
+            lr=recipe.optimizer.base_lr,
+            betas=(recipe.optimizer.beta1, recipe.optimizer.beta2),
+            weight_decay=recipe.optimizer.weight_decay,
+        )
+        self.stepper = Stepper(self.network, recipe=recipe, optimizer=self.optimizer, device=device)
+        self.progress, self.start = Progress(), 0
+        if resume:
+            self._restore()
+        else:
+            self._describe()
+
+    @property
+    def last(self) -> Path:
+        return self.run / "weights" / "last.safetensors"
+
+    def execute(self) -> TrainingResult:
+        log = MetricsLog(self.run, keep_until_epoch=self._epoch(self.start))
+        self.observer.on_start(done=self.start, total=self.total)
+        with catch_stop_signals() as stop:
+            iteration = self._loop(log, stop)
+        log.close()
+        return TrainingResult(self.run, iteration, self.total, self.progress.best_score, stop.signal_number)
+
+    def _loop(self, log: MetricsLog, stop: StopRequest) -> int:
+        loader = build_training_loader(
+            self.training_set,
+            self.recipe,
+            start_iteration=self.start,
+            total_iterations=self.total,
+            workers=self.recipe.data.workers,
+        )
+        settings, iteration = self.recipe.optimizer, self.start
+        self.network.train()
+        began = time.perf_counter()
+        for batch in loader:
+            rate = poly_learning_rate(iteration, total=self.total, base_lr=settings.base_lr, power=settings.poly_power)
+            result = self.stepper.run(batch, rate)
+            iteration += 1
+            now = time.perf_counter()
+            self.progress.add(result, now - began)
+            self.observer.on_step(
+                iteration=iteration,
+                loss=result.loss,
+                learning_rate=rate,
+                images_per_second=self.batch_size / (now - began),
+            )
+            if self._epoch(iteration) > self._epoch(iteration - 1) or iteration == self.total:
+                self._end_epoch(iteration, rate, log)
+            if stop:
+                break
+            began = time.perf_counter()
+        if self.start < iteration:
+            self._save_last(iteration)
+            if not len(self.validation_set):
+                self._save_best(iteration)
+        return iteration
+
+    def _epoch(self, iteration: int) -> int:
+        """Complete passes over the training images after this many iterations; never more than the recipe's epochs."""
+        if iteration >= self.total:
+            return self.recipe.training.epochs
+        return min(iteration * self.batch_size // len(self.training_set), self.recipe.training.epochs)
+
+    def _end_epoch(self, iteration: int, rate: float, log: MetricsLog) -> None:
+        training = self.recipe.training
+        epoch, before = self._epoch(iteration), self._epoch(iteration - 1)
+        row = {"epoch": epoch, "iteration": iteration, "learning_rate": rate}
+        row |= self.progress.close_epoch(self.batch_size)
+        finished = iteration == self.total
+        if len(self.validation_set) and (finished or _crosses(before, epoch, training.validate_every)):
+            row |= self._validate(epoch, iteration)
+        log.add(row)
+        self.observer.on_epoch(row)
+        if _crosses(before, epoch, training.save_every) and not finished:
+            self._save_last(iteration)
+
+    def _validate(self, epoch: int, iteration: int) -> dict[str, float]:
+        scores = validate(self.network, self.validation_set, recipe=self.recipe, precision=self.stepper.precision)
+        score = scores.mean_foreground_dice
+        if self.progress.best_score is None or score > self.progress.best_score:
+            self.progress.best_score, self.progress.best_epoch = score, epoch
+            self._save_best(iteration)
+        return scores.row()
+
+    def _build_network(self, *, pretrained: bool) -> ETNet:
+        network = build_model(self.recipe.model, len(self.recipe.data.class_names))
+        if pretrained:
+            report = load_encoder_weights(network, self.recipe.model.encoder_weights)
+            self.observer.on_message(report.summary())
+        # Moving in place keeps the parameters that the optimizer will hold.
+        return network.to(device=self.device).to(memory_format=torch.channels_last)
+
+    def _describe(self) -> None:
+        write_run_description(
+            self.run,
+            self.recipe,
+            data_root=self.data_root,
+            training_ids=self.training_set.ids,
+            validation_ids=self.validation_set.ids,
+        )
+        write_png(self.run / "training_samples.png", training_preview(self.training_set, self.recipe))
+
+    def _restore(self) -> None:
+        info = read_weights_info(self.last)
+        restore_training(self.last, self.network, self.optimizer)
+        state = dict(info.training_state)
+        _require_same_images(info, state.pop("training_ids"), self.training_set)
+        self.stepper.scaler.load_state_dict(state.pop("scaler"))
+        self.progress, self.start = Progress(**state), info.iteration
+        self.observer.on_message(f"continuing {self.run} after iteration {self.start} of {self.total}")
+
+    def _save_last(self, iteration: int) -> None:
+        state: dict[str, Any] = {
+            **vars(self.progress),
+            "training_ids": list(self.training_set.ids),
+            "scaler": self.stepper.scaler.state_dict(),
+        }
+        save_weights(self.last, training_tensors(self.network, self.optimizer), self._header(iteration, state))
+
+    def _save_best(self, iteration: int) -> None:
+        path = self.run / "weights" / "best.safetensors"
+        save_weights(path, self.network.state_dict(), self._header(iteration))
+
+    def _header(self, iteration: int, state: Mapping[str, Any] | None = None) -> dict[str, str]:
+        return encode_header(
+            recipe=self.recipe,
+            iteration=iteration,
+            epoch=self._epoch(iteration),
+            data_root=str(self.data_root),
+            training_state=state,
+        )
+
+
+def _crosses(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in before+1 .. after; a large batch may complete several epochs at once."""
+    return after // every > before // every
+
+
+def _require_same_images(info: WeightsInfo, ids: list[str], dataset: SegmentationDataset) -> None:
+    if ids != list(dataset.ids):
+        raise DataError(
+            f"{info.path}: was trained on {len(ids)} images, the data folder now gives {len(dataset.ids)} or others; "
+            "resume with the same --data, or start a new run"
+        )

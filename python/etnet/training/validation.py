@@ -1,0 +1,68 @@
+"""Scores on the held-out images during training, by the code that users predict with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from etnet.config.schema import Recipe
+from etnet.data.dataset import SegmentationDataset
+from etnet.inference.backends.torch_backend import Precision, TorchBackend
+from etnet.inference.predictor import Predictor
+from etnet.metrics.overlap import OverlapScores, confusion_matrix
+from etnet.models import ETNet
+
+
+@dataclass(frozen=True)
+class ValidationScores:
+    """Pooled scores over the held-out images.
+
+    Attributes:
+        overlap: All scores, each image at its own size.
+    """
+
+    overlap: OverlapScores
+
+    @property
+    def mean_foreground_dice(self) -> float:
+        """Mean Dice over the classes but the background that occur; 0 when none does."""
+        dice = [value for value in self.overlap.dice[1:] if not math.isnan(value)]
+        return float(np.mean(dice)) if dice else 0.0
+
+    def row(self) -> dict[str, float]:
+        """Columns for metrics.csv; classes that do not occur are left out."""
+        row = {
+            "validation_mean_iou": self.overlap.mean_iou,
+            "validation_accuracy": self.overlap.accuracy,
+            "validation_mean_foreground_dice": self.mean_foreground_dice,
+        }
+        names = self.overlap.class_names[1:]
+        row |= {f"validation_dice_{name}": value for name, value in zip(names, self.overlap.dice[1:], strict=True)}
+        return {key: float(value) for key, value in row.items() if not math.isnan(value)}
+
+
+def validate(network: ETNet, dataset: SegmentationDataset, *, recipe: Recipe, precision: Precision) -> ValidationScores:
+    """Predict and score every image of a data set; the network is left in training mode.
+
+    Args:
+        network: On its device.
+        dataset: Held-out images, at least one.
+        recipe: Names the classes and the ignored index.
+        precision: Number format of the forward pass.
+    """
+    contract = recipe.contract()
+    device = str(next(network.parameters()).device)
+    predictor = Predictor(TorchBackend(network, contract, device=device, precision=precision), contract)
+    total = np.zeros((contract.num_classes, contract.num_classes), np.int64)
+    try:
+        for index in range(len(dataset)):
+            sample = dataset.load(index)
+            labels = predictor.predict(sample.image).labels
+            total += confusion_matrix(
+                labels, sample.mask, num_classes=contract.num_classes, ignore_index=recipe.data.ignore_index
+            )
+    finally:
+        network.train()
+    return ValidationScores(OverlapScores.from_confusion(total, contract.class_names))
