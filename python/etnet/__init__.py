@@ -27,7 +27,7 @@ _HOME = {
 __all__ = ["ETNet", "EdgeSupervisedLoss", "EtnetError", "LovaszSoftmax", "Predictor", "__version__"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - the type depends on the name
+def __getattr__(name: str) -> Any:
     """Load a public name from its module on first use (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module 'etnet' has no attribute {name!r}")

@@ -1,0 +1,65 @@
+// Exact Lovasz-Softmax loss and its gradient with respect to the logits (paper eq. 1; Berman et al. 2018, Alg. 1).
+//
+// With probabilities p = softmax(logits over classes), the error of a pixel i for class c is
+//     m_i = 1 - p_i(c)  where target_i = c ("foreground"),      m_i = p_i(c)  elsewhere ("background").
+// The pixels of a segment (one image, or the whole batch) that are not ignored are ranked by falling error; equal
+// errors keep their memory order. A pixel with F foreground and B background pixels ranked before it, of G foreground
+// pixels in the segment, has the weight (the discrete derivative of the Jaccard loss)
+//     foreground: g = 1 / (G + B)
+//     background: g = (G - F) / ((G + B) (G + B + 1))
+//     G = 0:      g = 1 for the first ranked pixel, 0 for the others.
+// The loss of (segment, class) is sum_i g_i m_i; it is averaged over the counted classes of a segment, then over the
+// segments. Segments in which every pixel is ignored are left out; if none is left the loss and the gradient are 0.
+//
+// Gradient: with d(c) = +-g / (counted classes) / (counted segments), - for foreground, + for background, 0 for a class
+// that is not counted, the chain through softmax is
+//     gradient(c) = p(c) (d(c) - sum_k p(k) d(k)),     0 at ignored pixels.
+//
+// A logit that makes a probability NaN (NaN or +inf, at a pixel that is not ignored) gives a NaN loss and fills the
+// whole gradient with NaN. Errors are float32; weights and sums are float64. The result does not depend on the number
+// of threads.
+#pragma once
+
+#include <cstdint>
+
+namespace etnet {
+
+enum class LovaszClasses {
+    present,  // classes that occur in the target of the segment
+    all,      // every class
+    listed,   // the classes in `listed`, present or not
+};
+
+struct LovaszSoftmaxSizes {
+    std::int64_t images = 0;    // N
+    std::int64_t channels = 0;  // C >= 1
+    std::int64_t height = 0;    // H
+    std::int64_t width = 0;     // W;  N C H W <= 2^33
+    bool per_image = false;     // a segment is one image; otherwise the whole batch is one segment
+    int threads = 1;            // at least 1
+};
+
+struct LovaszSoftmaxArguments {
+    LovaszSoftmaxSizes sizes;
+    const float* logits = nullptr;               // [N, C, H, W] contiguous
+    const std::uint8_t* target_uint8 = nullptr;  // [N, H, W] contiguous; exactly one of the two targets is set
+    const std::int64_t* target_int64 = nullptr;
+    bool has_ignore_index = false;  // whether pixels with target == ignore_index are left out
+    std::int64_t ignore_index = 0;
+    LovaszClasses classes = LovaszClasses::present;
+    const std::int64_t* listed = nullptr;  // [listed_count], each in 0..C-1, none twice; for LovaszClasses::listed
+    std::int64_t listed_count = 0;
+    float* gradient = nullptr;  // [N, C, H, W] contiguous, written; nullptr computes the loss only
+    void* workspace = nullptr;  // lovasz_softmax_workspace_bytes(sizes) bytes, aligned to 64
+    std::int64_t workspace_bytes = 0;
+};
+
+// Size of the scratch memory: the probabilities (4 N C H W bytes), two sort buffers of 8 bytes per pixel of a segment
+// for each worker, and bookkeeping. Throws ArgumentError for negative sizes and for more than 2^33 logits.
+std::int64_t lovasz_softmax_workspace_bytes(const LovaszSoftmaxSizes& sizes);
+
+// Returns the loss. No buffer may overlap another. Throws ArgumentError, before anything is written but the workspace,
+// when a target is neither a class nor ignored (the message names its value and position) or an argument is missing.
+double lovasz_softmax(const LovaszSoftmaxArguments& arguments);
+
+}  // namespace etnet

@@ -1,0 +1,87 @@
+"""Total loss of ET-Net: regions and edges, both by Lovasz-Softmax (paper Sec. 2.1 and 2.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from etnet.errors import UsageError
+from etnet.losses.lovasz_softmax import LovaszSoftmax
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class SegmentationOutput(Protocol):
+    """What the loss needs of a network's output; `etnet.models.ETNetOutput` is one.
+
+    Attributes:
+        seg_logits: Class scores [N, C, H, W].
+        edge_logits: Scores of no edge and edge [N, 2, H, W]; None for a network without edge guidance.
+    """
+
+    @property
+    def seg_logits(self) -> Tensor: ...  # noqa: D102
+    @property
+    def edge_logits(self) -> Tensor | None: ...  # noqa: D102
+
+
+class LossTerms(NamedTuple):
+    """The loss and its parts, all scalars.
+
+    Attributes:
+        total: What is minimised.
+        seg: Lovasz-Softmax of the regions.
+        edge: Lovasz-Softmax of the edges; 0 for a network without edge guidance.
+    """
+
+    total: Tensor
+    seg: Tensor
+    edge: Tensor
+
+
+class EdgeSupervisedLoss(nn.Module):
+    """total = alpha * seg + (1 - alpha) * edge (paper Sec. 2.2); without edge logits, total = seg.
+
+    Args:
+        alpha: Share of the regions, 0..1; the paper's value is 0.3.
+        classes: Classes that the region term averages over, see `LovaszSoftmax`; the edge term takes those present.
+        per_image: Whether both terms are taken image by image; otherwise over all pixels of the batch.
+        ignore_index: Target value, in masks and edges, of pixels that are left out.
+
+    Raises:
+        UsageError: `alpha` is outside 0..1 or `classes` is not understood.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.3,
+        *,
+        classes: Literal["present", "all"] | Sequence[int] = "present",
+        per_image: bool = False,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= alpha <= 1.0:
+            raise UsageError(f"EdgeSupervisedLoss: alpha is {alpha}; expected a number in 0..1")
+        self.alpha = alpha
+        self.seg_loss = LovaszSoftmax(classes, per_image, ignore_index)
+        self.edge_loss = LovaszSoftmax("present", per_image, ignore_index)
+
+    def forward(self, output: SegmentationOutput, masks: Tensor, edges: Tensor) -> LossTerms:
+        """Loss of a network's output.
+
+        Args:
+            output: Class scores [N, C, H, W] and edge scores [N, 2, H, W] or None.
+            masks: Class indices [N, H, W], integer.
+            edges: 1 on boundary bands, 0 elsewhere, [N, H, W], integer.
+
+        Returns:
+            The total and its two terms, scalars.
+        """
+        seg = self.seg_loss(output.seg_logits, masks)
+        if output.edge_logits is None:
+            return LossTerms(seg, seg, seg.new_zeros(()))
+        edge = self.edge_loss(output.edge_logits, edges)
+        return LossTerms(self.alpha * seg + (1 - self.alpha) * edge, seg, edge)
