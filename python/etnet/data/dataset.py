@@ -1,0 +1,197 @@
+"""What a data set is, and the parts that all data sets share: matching names, pairs on disk, a cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from etnet.data.io import IMAGE_SUFFIXES, read_image, read_mask_values
+from etnet.data.mask_values import MaskMapping
+from etnet.errors import DataError
+from etnet.types import Sample
+
+CACHE_BYTES = 2**30
+"""Decoded samples that a process keeps, unless told otherwise."""
+
+
+class SegmentationDataset(Protocol):
+    """Pairs of image and mask, read at their own size."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """A unique name per sample, in a fixed order."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Sample:
+        """Reads one pair; the mask holds class indices.
+
+        Raises:
+            DataError: A file went missing or cannot be read.
+        """
+
+    def image_path(self, index: int) -> Path:
+        """Where the image of a sample lies."""
+
+
+@dataclass(frozen=True)
+class PairedFiles:
+    """A data set whose every sample is one image file and one mask file.
+
+    Attributes:
+        ids: A unique name per sample.
+        images: Image file per sample.
+        masks: Mask file per sample.
+        mapping: From stored mask values to class indices.
+        fields_of_view: Field-of-view file per sample, nonzero inside; None where the data set has none.
+        intensity_window: (low, high) mapped to 0..255 in images of more than 8 bits.
+    """
+
+    ids: tuple[str, ...]
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    mapping: MaskMapping
+    fields_of_view: tuple[Path, ...] | None = None
+    intensity_window: tuple[float, float] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def mask_values(self) -> Mapping[int, int]:
+        """Class index of each value that the mask files hold."""
+        return self.mapping.classes
+
+    def load(self, index: int) -> Sample:
+        """Reads one pair at its own size; see `SegmentationDataset`."""
+        image = read_image(self.images[index], intensity_window=self.intensity_window)
+        mask = self.mapping.apply(read_mask_values(self.masks[index]), path=self.masks[index])
+        inside = None
+        if self.fields_of_view is not None:
+            inside = read_mask_values(self.fields_of_view[index]) > 0
+        for path, shape in (
+            (self.masks[index], mask.shape),
+            (self.images[index], None if inside is None else inside.shape),
+        ):
+            if shape is not None and shape != image.shape[:2]:
+                raise DataError(size_mismatch(path, shape, self.images[index], image.shape))
+        return Sample(self.ids[index], image, mask, inside)
+
+    def image_path(self, index: int) -> Path:
+        """Where the image of a sample lies."""
+        return self.images[index]
+
+    def subset(self, indices: Sequence[int]) -> PairedFiles:
+        """The same data set with only the named samples."""
+        views = self.fields_of_view
+        return replace(
+            self,
+            ids=tuple(self.ids[index] for index in indices),
+            images=tuple(self.images[index] for index in indices),
+            masks=tuple(self.masks[index] for index in indices),
+            fields_of_view=None if views is None else tuple(views[index] for index in indices),
+        )
+
+
+@dataclass
+class CachedDataset:
+    """Keeps decoded samples in memory, first come first kept: in shuffled epochs, replacing would only evict what comes next.
+
+    Attributes:
+        dataset: Where samples come from.
+        limit_bytes: Memory after which further samples are read anew each time.
+    """
+
+    dataset: SegmentationDataset
+    limit_bytes: int = CACHE_BYTES
+    _samples: dict[int, Sample] = field(default_factory=dict, repr=False)
+    _bytes: int = 0
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """A unique name per sample."""
+        return self.dataset.ids
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def load(self, index: int) -> Sample:
+        """Reads one pair, or returns the one read before; callers must not write into its arrays."""
+        sample = self._samples.get(index)
+        if sample is None:
+            sample = self.dataset.load(index)
+            size = sample.image.nbytes + sample.mask.nbytes
+            if self._bytes + size <= self.limit_bytes:
+                self._samples[index] = sample
+                self._bytes += size
+        return sample
+
+    def image_path(self, index: int) -> Path:
+        """Where the image of a sample lies."""
+        return self.dataset.image_path(index)
+
+
+def natural_key(name: str) -> tuple[object, ...]:
+    """Sorting key under which `image_2` comes before `image_10`.
+
+    Example:
+        >>> sorted(["b10", "b9", "a"], key=natural_key)
+        ['a', 'b9', 'b10']
+    """
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((0, int(part), part) if position % 2 else (1, part) for position, part in enumerate(parts))
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """Pictures of a folder by stem, in natural order; hidden files, folders and other kinds of files are left out.
+
+    Raises:
+        DataError: The folder is missing or holds no picture, or two pictures share a stem.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected a folder of images")
+    files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    files = [path for path in files if not path.name.startswith(".") and path.is_file()]
+    found: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: natural_key(path.name)):
+        if path.stem in found:
+            raise DataError(
+                f"{folder}: {found[path.stem].name} and {path.name} share the name {path.stem!r}; expected one file per name; "
+                "rename or remove one of them"
+            )
+        found[path.stem] = path
+    if not found:
+        raise DataError(f"{folder}: holds no pictures; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+    return found
+
+
+def match_names(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[str, ...]:
+    """Stems that stand in both folders, which must be all of them.
+
+    Args:
+        images: Images by stem, at least one.
+        masks: Masks by stem, at least one.
+
+    Raises:
+        DataError: An image has no mask or a mask no image.
+    """
+    for these, others, kind, other_kind in ((images, masks, "image", "mask"), (masks, images, "mask", "image")):
+        alone = [path for stem, path in these.items() if stem not in others]
+        if alone:
+            example = next(iter(others.values()))
+            raise DataError(
+                f"{alone[0]}: {kind} without {other_kind} ({len(alone)} of {len(these)}); expected a file named "
+                f"{alone[0].stem!r} in {example.parent}, where one is named {example.stem!r}; add, rename or remove files"
+            )
+    return tuple(images)
+
+
+def size_mismatch(path: Path, shape: Sequence[int], image_path: Path, image_shape: Sequence[int]) -> str:
+    """Sentence for a mask whose (height, width) is not that of its image."""
+    return (
+        f"{path}: the mask is {shape[1]}x{shape[0]} pixels; expected {image_shape[1]}x{image_shape[0]} as in {image_path.name}; "
+        "export both at the same size"
+    )

@@ -1,0 +1,310 @@
+"""The only place that reads and writes image files: every format, bit depth and orientation becomes one kind of array."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from etnet.errors import DataError, EnvironmentFault
+from etnet.types import UInt8Array
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".ppm", ".pgm")
+"""Suffixes, in lower case, of the files that are taken from a folder."""
+
+_FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "PPM")
+_PAGED_FORMATS = ("TIFF", "GIF", "WEBP", "PNG")
+_EXIF_ORIENTATION = 0x0112
+_TIFF_BITS_PER_SAMPLE = 258
+_WARNING_FILTER = threading.Lock()
+
+Pixels = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Stored pixels, upright and without alpha: [H, W] or [H, W, 3]; `palette` [256, 3] when they are indices."""
+
+    pixels: Pixels
+    palette: UInt8Array | None = None
+
+
+def read_image(path: Path | str, *, intensity_window: tuple[float, float] | None = None) -> UInt8Array:
+    """Reads any supported picture as 8-bit RGB, upright.
+
+    Grey is repeated to three channels, palettes are looked up, alpha is dropped (not blended), 1-bit becomes 0/255 and
+    the EXIF orientation is applied. Unsigned 16-bit values are mapped from their full range (divided by 257) unless
+    `intensity_window` is given; signed, 32-bit and floating-point values (CT) have no fixed range and need the window.
+
+    Args:
+        path: PNG, JPEG, TIFF (any compression), GIF, BMP, WebP, PPM or PGM file with one page.
+        intensity_window: (low, high) mapped linearly to 0..255 and clipped; used only for more than 8 bits.
+
+    Returns:
+        RGB image [H, W, 3], uint8.
+
+    Raises:
+        DataError: The file is missing, empty, truncated, too large, of several pages, or not a picture.
+    """
+    path = Path(path)
+    decoded = _decode(path)
+    pixels = decoded.pixels if decoded.palette is None else decoded.palette[decoded.pixels]
+    pixels = _to_uint8(pixels, path=path, window=intensity_window)
+    if pixels.ndim == 2:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    return np.ascontiguousarray(pixels)
+
+
+def read_mask_values(path: Path | str) -> npt.NDArray[np.int32]:
+    """Reads the values of a mask as they are stored, upright.
+
+    Grey files give their grey values (8, 16 or 32 bits), 1-bit files 0 and 1. A palette whose colours are all grey gives
+    those grey values, any other palette gives the indices: a mask drawn with class colours holds class indices. RGB with
+    three equal channels is grey; alpha is dropped and the EXIF orientation is applied, as for images.
+
+    Args:
+        path: File of one of the formats of `read_image`; JPEG is read, but its values are not exact.
+
+    Returns:
+        Values [H, W], int32.
+
+    Raises:
+        DataError: As `read_image`; also for colours outside a palette and for values that are not whole numbers.
+    """
+    path = Path(path)
+    decoded = _decode(path)
+    pixels = decoded.pixels
+    if decoded.palette is not None and _is_grey(decoded.palette):
+        pixels = decoded.palette[pixels]
+    if pixels.ndim == 3:
+        if not _is_grey(pixels):
+            raise DataError(_coloured_mask(path, pixels))
+        pixels = pixels[..., 0]
+    if pixels.dtype.kind == "f" and not np.array_equal(pixels, np.rint(pixels)):
+        fraction = float(pixels[pixels != np.rint(pixels)][0])
+        raise DataError(f"{path}: mask holds fractions such as {fraction}; expected whole numbers, one per class")
+    return pixels.astype(np.int32)
+
+
+def read_size(path: Path | str) -> tuple[int, int]:
+    """(height, width) of an upright picture, from the file's header alone."""
+    path = Path(path)
+    with _opened(path, _file_bytes(path)) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def write_png(path: Path | str, array: npt.NDArray[Any], palette: Sequence[Sequence[int]] | None = None) -> None:
+    """Writes a PNG so that the name never stands for half a file.
+
+    Args:
+        path: File to write; an existing one is replaced.
+        array: Grey or indices [H, W], uint8 or uint16, or RGB [H, W, 3], uint8.
+        palette: RGB colours of the indices of a uint8 [H, W] array; the stored values stay the indices.
+
+    Raises:
+        EnvironmentFault: The folder is missing or read-only, or the disk is full; nothing is left behind.
+    """
+    path = Path(path)
+    image = Image.fromarray(np.ascontiguousarray(array))
+    if palette is not None:
+        image.putpalette([channel for color in palette for channel in color])
+    encoded = io.BytesIO()
+    image.save(encoded, format="PNG", compress_level=4)
+    write_bytes(path, encoded.getvalue())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name in the same folder, then renames it.
+
+    Raises:
+        EnvironmentFault: The file cannot be written; nothing is left behind.
+    """
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=".part", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EnvironmentFault(
+            f"{path}: could not be written ({reason}); free some space there or name another output folder"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    # mkstemp makes private files; the umask can only be read by setting it.
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+def _file_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror or error}); check the path") from error
+    if not content:
+        raise DataError(f"{path}: the file is empty (0 bytes); copy it again or remove it")
+    return content
+
+
+def _unreadable(path: Path, reason: object) -> DataError:
+    text = " ".join(str(reason).split()).replace("<_io.BytesIO object", "data").rstrip(".")[:160]
+    return DataError(
+        f"{path}: cannot be read as a picture ({text}); expected a complete PNG, JPEG, TIFF, GIF, BMP or WebP file; "
+        "save it again or remove it"
+    )
+
+
+def _opened(path: Path, content: bytes) -> Image.Image:
+    """The picture with its header read and checked; pixels are not decoded yet."""
+    try:
+        # The filter list is global to the process, and pictures are read in threads.
+        with _WARNING_FILTER, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        pages = getattr(image, "n_frames", 1) if image.format in _PAGED_FORMATS else 1
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path}: the header announces more than {Image.MAX_IMAGE_PIXELS} pixels; expected at most that many; "
+            "cut the image into parts"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise _unreadable(path, "the content is not of a known format") from error
+    except Exception as error:  # decoders meet damaged bytes with any kind of exception
+        raise _unreadable(path, error) from error
+    if pages > 1:
+        raise DataError(f"{path}: the file holds {pages} pages; expected one; save each page as its own file")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(_EXIF_ORIENTATION, 1) or 1)
+
+
+def _decode(path: Path) -> _Decoded:
+    content = _file_bytes(path)
+    with _opened(path, content) as image:
+        try:
+            deep_color = _has_deep_color(image, content)
+            orientation = _orientation(image)
+            # Also when OpenCV reads the pixels: Pillow notices a truncated file, OpenCV fills the rest in.
+            image.load()
+            if deep_color:
+                decoded = _decode_deep_color(content)
+            else:
+                decoded = _from_pillow(image)
+        except Exception as error:  # decoders meet damaged bytes with any kind of exception
+            raise _unreadable(path, error) from error
+        # Pillow and OpenCV turn TIFF files by themselves.
+        if image.format != "TIFF":
+            decoded = _Decoded(_upright(decoded.pixels, orientation), decoded.palette)
+    if decoded.pixels.size == 0:
+        raise DataError(f"{path}: the picture has no pixels; remove it")
+    return decoded
+
+
+def _has_deep_color(image: Image.Image, content: bytes) -> bool:
+    """Whether there are several channels of 16 bits, which Pillow would cut to 8."""
+    if image.format == "PNG":
+        bit_depth, color_type = content[24], content[25]
+        return bit_depth == 16 and color_type != 0
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))  # type: ignore[attr-defined]
+        return len(bits) > 1 and max(bits) > 8
+    return False
+
+
+def _decode_deep_color(content: bytes) -> _Decoded:
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ValueError("unsupported combination of channels and bits")
+    if pixels.ndim == 3:
+        pixels = pixels[..., 2::-1]
+    return _Decoded(pixels)
+
+
+def _from_pillow(image: Image.Image) -> _Decoded:
+    mode = image.mode
+    if mode == "P":
+        return _Decoded(np.asarray(image), _palette(image))
+    if mode == "PA":
+        return _Decoded(np.asarray(image)[..., 0], _palette(image))
+    if mode == "LA":
+        return _Decoded(np.asarray(image)[..., 0])
+    if mode == "RGBA":
+        return _Decoded(np.asarray(image)[..., :3])
+    if mode.startswith("I;16"):
+        return _Decoded(np.asarray(image).astype(np.uint16))
+    if mode == "I" and image.format in ("PNG", "PPM"):
+        return _Decoded(np.asarray(image).astype(np.uint16))
+    if mode in ("1", "L", "RGB", "I", "F"):
+        return _Decoded(np.asarray(image))
+    return _Decoded(np.asarray(image.convert("RGB")))
+
+
+def _palette(image: Image.Image) -> UInt8Array:
+    colors = np.asarray(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    palette[: len(colors)] = colors
+    return palette
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Undoes an EXIF orientation 1..8: 5..8 are stored with rows and columns swapped."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _to_uint8(pixels: Pixels, *, path: Path, window: tuple[float, float] | None) -> UInt8Array:
+    if pixels.dtype == np.uint8:
+        return np.asarray(pixels, dtype=np.uint8)
+    if pixels.dtype == np.bool_:
+        return np.where(pixels, np.uint8(255), np.uint8(0))
+    if window is not None:
+        low, high = window
+        scaled = (np.nan_to_num(pixels.astype(np.float32), nan=low) - low) * (255.0 / (high - low))
+        return np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
+    if pixels.dtype == np.uint16:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    raise DataError(
+        f"{path}: {pixels.dtype} values {np.nanmin(pixels):g}..{np.nanmax(pixels):g} have no fixed range; expected 8-bit "
+        "or unsigned 16-bit values; name the range to show with data.intensity_window: [low, high]"
+    )
+
+
+def _is_grey(colors: Pixels) -> bool:
+    return bool(np.array_equal(colors[..., 0], colors[..., 1]) and np.array_equal(colors[..., 0], colors[..., 2]))
+
+
+def _coloured_mask(path: Path, pixels: Pixels) -> str:
+    coloured = (pixels[..., 0] != pixels[..., 1]) | (pixels[..., 0] != pixels[..., 2])
+    color = tuple(int(channel) for channel in pixels[coloured][0])
+    return (
+        f"{path}: mask holds RGB colours such as {color}; expected one value per pixel; "
+        "save it as a grey or palette image of class indices"
+    )

@@ -1,0 +1,219 @@
+"""Batches for training: the whole run is one stream of samples that any number of workers, from any start, repeats exactly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from etnet.config.schema import Recipe
+from etnet.data.dataset import CACHE_BYTES, CachedDataset, SegmentationDataset
+from etnet.data.transforms import TrainingSample, augment
+from etnet.errors import DataError, EtnetError
+
+_MAX_AUTO_WORKERS = 8
+
+
+class Batch(NamedTuple):
+    """Samples of one iteration.
+
+    Attributes:
+        ids: Name of the image behind each sample.
+        images: RGB [N, 3, H, W], uint8, in channels-last memory: the order in which pictures are read.
+        masks: Class indices [N, H, W], int64.
+        edges: Boundary band [N, H, W], int64, {0, 1} (and `ignore_index` where the mask has it).
+    """
+
+    ids: tuple[str, ...]
+    images: torch.Tensor
+    masks: torch.Tensor
+    edges: torch.Tensor
+
+
+@dataclass(frozen=True)
+class StreamItem:
+    """What stands at one position of the stream."""
+
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class SampleStream:
+    """Every sample of a run in order: epoch after epoch, each a permutation, with no gap between them.
+
+    Batches are cut from the stream without regard to epochs, so that every batch is full and a run has
+    num_images * epochs / batch_size iterations (paper Sec. 2.3).
+
+    Attributes:
+        count: Number of images, at least 1.
+        seed: Seed of the run.
+    """
+
+    count: int
+    seed: int
+
+    def item(self, position: int) -> StreamItem:
+        """Epoch and data set index at a position, which is iteration * batch_size + place in the batch."""
+        epoch, place = divmod(position, self.count)
+        return StreamItem(epoch, int(_permutation(self.seed, epoch, self.count)[place]))
+
+    def generator(self, item: StreamItem) -> np.random.Generator:
+        """The source of all randomness in one sample."""
+        return np.random.default_rng([self.seed, item.epoch, item.index])
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    # The trailing words keep this apart from the generators of samples: seeds are padded with zeros.
+    return np.random.default_rng([seed, epoch, 0, 1]).permutation(count)
+
+
+def total_iterations(num_images: int, *, epochs: int, batch_size: int) -> int:
+    """Iterations of a run: num_images * epochs / batch_size, at least 1 (paper Sec. 2.3)."""
+    return max(1, num_images * epochs // batch_size)
+
+
+def resolve_workers(workers: int | Literal["auto"]) -> int:
+    """Number of loader processes; `auto` leaves one core to the training itself, and loads in it where there are only two."""
+    if workers != "auto":
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores <= 2 else min(_MAX_AUTO_WORKERS, cores - 1)
+
+
+def build_training_loader(
+    dataset: SegmentationDataset,
+    recipe: Recipe,
+    *,
+    start_iteration: int,
+    total_iterations: int,
+    workers: int | Literal["auto"] = "auto",
+) -> TrainingLoader:
+    """A loader of the batches start_iteration .. total_iterations - 1; the same batches for any start and worker count.
+
+    Args:
+        dataset: Training samples.
+        recipe: Crop, augmentation, batch size and seed.
+        start_iteration: First batch, in 0..total_iterations.
+        total_iterations: End of the run.
+        workers: Loader processes; 0 loads in this one.
+
+    Raises:
+        DataError: The data set is empty; also while iterating, when a file cannot be read.
+    """
+    if len(dataset) == 0:
+        raise DataError("the training split holds no images; add some or lower data.validation_fraction")
+    processes = resolve_workers(workers)
+    source = _AugmentedStream(
+        CachedDataset(dataset, limit_bytes=CACHE_BYTES // max(1, processes)),
+        SampleStream(len(dataset), recipe.training.seed),
+        recipe,
+    )
+    positions = _BatchPositions(start_iteration, total_iterations, recipe.training.batch_size)
+    return TrainingLoader(source, positions, processes)
+
+
+class TrainingLoader(DataLoader[Any]):
+    """Yields `Batch`; what a worker could not read is raised here as the `EtnetError` that it was."""
+
+    def __init__(self, source: Dataset[Any], positions: Sampler[list[int]], workers: int) -> None:
+        super().__init__(
+            source,
+            batch_sampler=positions,
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            # Its own generator: the loader draws a number when it starts, which must not move torch's global state.
+            generator=torch.Generator(),
+        )
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for item in super().__iter__():
+            if isinstance(item, EtnetError):
+                raise item
+            yield Batch(
+                tuple(item.ids),
+                item.images.permute(0, 3, 1, 2),
+                _as_int64(item.masks, pin=self.pin_memory),
+                _as_int64(item.edges, pin=self.pin_memory),
+            )
+
+
+class _BytesBatch(NamedTuple):
+    """A batch on its way between processes: one byte per value, an eighth of the shared memory of int64."""
+
+    ids: tuple[str, ...]
+    images: torch.Tensor
+    masks: torch.Tensor
+    edges: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _BatchPositions(Sampler[list[int]]):
+    start: int
+    end: int
+    batch_size: int
+
+    def __len__(self) -> int:
+        return max(0, self.end - self.start)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for iteration in range(self.start, self.end):
+            yield list(range(iteration * self.batch_size, (iteration + 1) * self.batch_size))
+
+
+@dataclass(frozen=True)
+class _AugmentedStream(Dataset[Any]):
+    dataset: SegmentationDataset
+    stream: SampleStream
+    recipe: Recipe
+
+    def __getitem__(self, position: int) -> TrainingSample | EtnetError:
+        item = self.stream.item(position)
+        data = self.recipe.data
+        try:
+            return augment(
+                self.dataset.load(item.index),
+                crop_size=data.crop_size,
+                augmentation=self.recipe.augmentation,
+                edge_width=data.edge_width,
+                ignore_index=data.ignore_index,
+                image_size=data.image_size,
+                generator=self.stream.generator(item),
+            )
+        except EtnetError as error:
+            # Raised in the main process: a worker's exception would arrive wrapped in its traceback.
+            return error
+
+
+def _collate(samples: Sequence[TrainingSample | EtnetError]) -> _BytesBatch | EtnetError:
+    good: list[TrainingSample] = []
+    for sample in samples:
+        if isinstance(sample, EtnetError):
+            return sample
+        good.append(sample)
+    return _BytesBatch(
+        tuple(sample.id for sample in good),
+        torch.from_numpy(np.stack([sample.image for sample in good])),
+        torch.from_numpy(np.stack([sample.mask for sample in good])),
+        torch.from_numpy(np.stack([sample.edge for sample in good])),
+    )
+
+
+def _as_int64(values: torch.Tensor, *, pin: bool) -> torch.Tensor:
+    return torch.empty(values.shape, dtype=torch.int64, pin_memory=pin).copy_(values)
+
+
+def _start_worker(worker_id: int) -> None:
+    cv2.setNumThreads(0)
