@@ -7,6 +7,7 @@ from etnet.models.edge_guidance import EdgeGuidanceModule
 from etnet.models.encoder import Encoder
 from etnet.models.etnet import ETNet, ETNetOutput, build_model
 from etnet.models.weighted_aggregation import WeightedAggregationModule
+from etnet.models.weights import EncoderWeightsReport, load_encoder_weights
 
 __all__ = [
     "DBlock",
@@ -14,7 +15,9 @@ __all__ = [
     "ETNetOutput",
     "EdgeGuidanceModule",
     "Encoder",
+    "EncoderWeightsReport",
     "WeightedAggregationModule",
     "WeightedBlock",
     "build_model",
+    "load_encoder_weights",
 ]

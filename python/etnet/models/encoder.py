@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import timm
 from torch import Tensor, nn
@@ -17,6 +17,13 @@ STAGE_STRIDES = (4, 8, 16, 16)
 """Strides of E-Blocks 1 to 4: "a dilation strategy is used in E-Block 4, with an output stride of 1/16" (Sec. 2.3)."""
 
 OUTPUT_STRIDE = STAGE_STRIDES[-1]
+
+BACKBONE_OPTIONS: dict[str, Any] = {
+    "features_only": True,
+    "output_stride": OUTPUT_STRIDE,
+    "out_indices": (-4, -3, -2, -1),
+}
+"""How timm is asked for the four maps; the same for random and for pretrained weights."""
 
 
 class Encoder(nn.Module):
@@ -57,12 +64,11 @@ class Encoder(nn.Module):
         return stages
 
 
-def create_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
-    """Build the timm feature extractor behind an encoder.
+def create_backbone(name: str) -> nn.Module:
+    """Build the timm feature extractor behind an encoder, with random weights.
 
     Args:
         name: As for `Encoder`.
-        pretrained: Whether timm loads its ImageNet weights, from its cache or the network.
 
     Returns:
         A timm feature extractor of four maps with strides 4, 8, 16, 16.
@@ -70,12 +76,10 @@ def create_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
     Raises:
         UsageError: See `Encoder`.
     """
-    if not timm.is_model(name):
+    if not timm.is_model(name) or ("." in name and not timm.is_model_pretrained(name)):
         raise UsageError(_unknown_encoder(name))
     try:
-        backbone: nn.Module = timm.create_model(
-            name, pretrained=pretrained, features_only=True, output_stride=OUTPUT_STRIDE, out_indices=(-4, -3, -2, -1)
-        )
+        backbone: nn.Module = timm.create_model(name, pretrained=False, **BACKBONE_OPTIONS)
     except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
         # The ways in which timm says that a family knows no feature maps or no output stride.
         detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -99,6 +103,7 @@ def _unfit(name: str) -> str:
 
 
 def _unknown_encoder(name: str) -> str:
-    nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
+    known = timm.list_pretrained() if "." in name else timm.list_models()
+    nearest = difflib.get_close_matches(name, known, n=3)
     proposal = f"did you mean {' or '.join(nearest)}?" if nearest else "resnet50 is the paper's encoder."
     return f"model.encoder={name}: timm {timm.__version__} has no model of this name; {proposal}"
