@@ -1,0 +1,60 @@
+"""What all commands share on the terminal: results on stdout, the rest on stderr, bars only where someone looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+def output() -> Console:
+    """The console of stdout: results and closing lines."""
+    return Console(highlight=False)
+
+
+def messages() -> Console:
+    """The console of stderr: what is being done, warnings, bars."""
+    return Console(stderr=True, highlight=False)
+
+
+def note(text: str) -> None:
+    """Print one line about what is being done, on stderr, exactly as given."""
+    messages().print(Text(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print one warning on stderr."""
+    messages().print(Text.assemble(("Warning: ", "yellow"), text), soft_wrap=True)
+
+
+def closing_lines(results: Path, next_command: str, *, to_stderr: bool = False) -> None:
+    """End a command: where its results are and what to run next.
+
+    Args:
+        results: Folder that was written.
+        next_command: The command line that usually follows.
+        to_stderr: Keep stdout clean for `--json`.
+    """
+    console = messages() if to_stderr else output()
+    # Unwrapped: both lines are made to be copied.
+    console.print(Text.assemble(("Results: ", "bold"), str(results)), soft_wrap=True)
+    console.print(Text.assemble(("Next: ", "bold"), next_command), soft_wrap=True)
+
+
+def progress_bar(*, unit: str = "images") -> Progress:
+    """A progress bar on stderr that shows nothing unless stderr is a terminal."""
+    console = messages()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )

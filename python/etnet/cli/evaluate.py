@@ -1,0 +1,156 @@
+"""`etnet evaluate`: scores of trained weights on labelled images."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import click
+
+from etnet.cli.console import closing_lines, note, output, progress_bar, warn
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from etnet.config.schema import Recipe
+    from etnet.inference.evaluate import EvaluationReport, RegionScores
+    from etnet.manifest import WeightsInfo
+
+RUNS = Path("runs/evaluate")
+SPLITS = ("test", "validation", "train", "all")
+REGION_TITLES = {"whole_image": "Whole image", "field_of_view": "Inside the field of view"}
+
+Split = Literal["train", "validation", "test", "all"]
+
+
+@click.command("evaluate", short_help="Score trained weights on labelled images.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the data set.")
+@click.option(
+    "--recipe", "recipe_source", help="Recipe that says how to read the data [default: the one in the weights]."
+)
+@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which images to score.")
+@click.option(
+    "--output", "output_folder", type=click.Path(path_type=Path), help=f"Folder for results [default: {RUNS}/RUN]."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--overwrite", is_flag=True, help="Write into an --output folder that is not empty.")
+@click.option("--json", "as_json", is_flag=True, help="Print metrics.json to stdout, and nothing else there.")
+def command(
+    model: Path,
+    data: Path,
+    recipe_source: str | None,
+    split: str,
+    output_folder: Path | None,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Score MODEL (a run directory or weights file) against the ground truth of a data set.
+
+    Each image is scored at its own size. "Pooled" counts the pixels of all images together; "image mean" scores every
+    image and averages. Data sets with a field of view are scored over the whole image and inside it. Writes
+    metrics.json, per_image.csv and overlays/ of the worst and best images.
+    """
+    from etnet.data.datasets import open_dataset
+    from etnet.inference.evaluate import evaluate, write_extremes, write_per_image
+    from etnet.inference.output_folder import check_output_folder, create_output_folder, json_text, run_name, write_json
+    from etnet.inference.predictor import Predictor
+    from etnet.manifest import read_weights_info, resolve_model
+
+    weights = resolve_model(model)
+    info = read_weights_info(weights)
+    recipe = _recipe(recipe_source, info)
+    if output_folder is not None:
+        check_output_folder(output_folder, overwrite=overwrite)
+    dataset = open_dataset(recipe.data, data, cast(Split, split), seed=recipe.training.seed)
+    predictor = Predictor.from_weights(weights, device=device)
+    if split in ("train", "all"):
+        warn(f"--split {split} scores images that the network may have been trained on")
+    note(f"Scoring {len(dataset)} images of {data} ({split}) with {weights} on {predictor.backend.name}")
+    with progress_bar() as bar:
+        task = bar.add_task("Scoring", total=len(dataset))
+        report = evaluate(
+            predictor,
+            dataset,
+            class_names=recipe.data.class_names,
+            ignore_index=recipe.data.ignore_index,
+            progress=lambda _: bar.advance(task),
+        )
+    target = create_output_folder(output_folder, parent=RUNS, name=run_name(weights))
+    metrics = _metrics(report, info, recipe, data=data, split=split, ran_on=predictor.backend.name)
+    write_json(target / "metrics.json", metrics)
+    write_per_image(report, target / "per_image.csv")
+    write_extremes(report, predictor, dataset, target / "overlays", ignore_index=recipe.data.ignore_index)
+    if as_json:
+        click.echo(json_text(metrics))
+    else:
+        print_report(report)
+    next_command = f"etnet infer YOUR_IMAGES --model {shlex.quote(str(model))} --overlay"
+    closing_lines(target, next_command, to_stderr=as_json)
+
+
+def _recipe(source: str | None, info: WeightsInfo) -> Recipe:
+    from etnet.config.load import load_recipe
+    from etnet.errors import ModelFileError
+
+    if source is None:
+        return info.recipe
+    recipe = load_recipe(source)
+    # Before any image is opened: the answer needs none.
+    if recipe.data.class_names != info.contract.class_names:
+        raise ModelFileError(
+            f"{info.path}: a weights file for other classes; it was trained for "
+            f"{', '.join(info.contract.class_names)}, recipe {source} has {', '.join(recipe.data.class_names)}"
+        )
+    return recipe
+
+
+def _metrics(
+    report: EvaluationReport, info: WeightsInfo, recipe: Recipe, *, data: Path, split: str, ran_on: str
+) -> dict[str, Any]:
+    from etnet import __version__
+
+    return {
+        "etnet_version": __version__,
+        "model": {"path": str(info.path), "sha256": info.sha256, "recipe": info.recipe.name, "epoch": info.epoch},
+        "data": {"root": str(data), "dataset": recipe.data.dataset, "split": split},
+        "ran_on": ran_on,
+        **report.to_dict(),
+    }
+
+
+def print_report(report: EvaluationReport) -> None:
+    """Print one table per region on stdout."""
+    console = output()
+    for name, region in report.regions.items():
+        console.print(region_table(REGION_TITLES[name], region, report.class_names))
+
+
+def region_table(title: str, region: RegionScores, class_names: tuple[str, ...]) -> Table:
+    """The scores of a region: pooled first, the mean over images below."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=f"{title}, {region.images} images", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+    )
+    for column in ("", "class"):
+        table.add_column(column)
+    for column in ("Dice", "IoU", "sensitivity", "specificity", "accuracy"):
+        table.add_column(column, justify="right")
+    groups = (("pooled over all pixels", region.pooled.to_dict()), ("mean over images", region.image_mean))
+    for label, scores in groups:
+        for position, name in enumerate(class_names):
+            row = scores["classes"][name]
+            cells = [shown(row[score]) for score in ("dice", "iou", "sensitivity", "specificity")]
+            table.add_row(label if position == 0 else "", name, *cells, "")
+        means = [shown(scores["mean_dice"]), shown(scores["mean_iou"]), "", "", shown(scores["accuracy"])]
+        table.add_row("", "all (Dice: foreground)", *means, style="bold", end_section=True)
+    return table
+
+
+def shown(value: float | None) -> str:
+    """A score with four digits, or a dash where it is undefined."""
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,162 @@
+"""`etnet infer`: masks, edges and overlays for every image of a folder."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from etnet.cli.console import closing_lines, note, output, progress_bar
+
+if TYPE_CHECKING:
+    from etnet.inference.folder import FolderOutcome, InputImages
+    from etnet.inference.predictor import Predictor
+
+RUNS = Path("runs/infer")
+
+
+@click.command("infer", short_help="Segment every image of a folder.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Run directory or weights file [default: the newest run]."
+)
+@click.option(
+    "--output", "output_folder", type=click.Path(path_type=Path), help=f"Folder for results [default: {RUNS}/NAME]."
+)
+@click.option("--overlay", is_flag=True, help="Also draw the classes over each image.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images per network run.")
+@click.option("--overwrite", is_flag=True, help="Write into an --output folder that is not empty.")
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json to stdout, and nothing else there.")
+def command(
+    folder: Path,
+    model: Path | None,
+    output_folder: Path | None,
+    overlay: bool,
+    device: str,
+    batch_size: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Segment the images of FOLDER (or one image file) with trained weights.
+
+    Writes masks/ (class indices as 8-bit palette PNG), edges/ (probability of a boundary times 255), overlays/ with
+    --overlay, summary.json and failed.csv. Every mask has the size of its image as displayed: the orientation that a
+    camera noted (EXIF) is applied. Files that cannot be read are listed in failed.csv and the others are still done.
+    """
+    from etnet.errors import DataError, SomeFilesFailed
+    from etnet.inference.folder import find_images, predict_folder
+    from etnet.inference.output_folder import check_output_folder, create_output_folder, json_text, write_json
+    from etnet.inference.predictor import Predictor
+    from etnet.manifest import resolve_model
+
+    inputs = find_images(folder)
+    if output_folder is not None:
+        check_output_folder(output_folder, overwrite=overwrite)
+    weights = resolve_model(model or _newest_run())
+    predictor = Predictor.from_weights(weights, device=device)
+    target = create_output_folder(output_folder, parent=RUNS, name=_results_name(folder))
+    (target / "summary.json").unlink(missing_ok=True)
+    with progress_bar() as bar:
+        task = bar.add_task("Segmenting", total=len(inputs.files))
+        outcome = predict_folder(
+            predictor,
+            inputs,
+            target,
+            overlay=overlay,
+            batch_size=batch_size,
+            on_image=lambda _: bar.advance(task),
+        )
+    settings = {"input": str(folder), "overlay": overlay, "device": device, "batch_size": batch_size}
+    summary = _summary(outcome, inputs, predictor, weights=weights, settings=settings)
+    write_json(target / "summary.json", summary)
+    if as_json:
+        click.echo(json_text(summary))
+    else:
+        _print_counts(outcome, inputs)
+    closing_lines(target, _next_command(target, folder, weights, overlay=overlay), to_stderr=as_json)
+    if outcome.failed and folder.is_file():
+        raise DataError(outcome.failed[0][1])
+    if outcome.failed:
+        raise SomeFilesFailed(
+            f"{len(outcome.failed)} of {len(inputs.files)} images could not be segmented; "
+            f"{target / 'failed.csv'} gives the reason for each, the first is: {outcome.failed[0][1]}"
+        )
+
+
+def _newest_run() -> Path:
+    from etnet.errors import UsageError
+    from etnet.manifest import newest_run
+
+    run = newest_run()
+    if run is None:
+        raise UsageError(
+            "no --model was given and runs/train holds no trained run; train one with "
+            "'etnet train --recipe folder --data YOUR_DATA', or try 'etnet demo' first"
+        )
+    note(f"Model: {run} (the newest run; choose another with --model)")
+    return run
+
+
+def _results_name(folder: Path) -> str:
+    absolute = folder.absolute()
+    return (absolute.stem if folder.is_file() else absolute.resolve().name) or "images"
+
+
+def _summary(
+    outcome: FolderOutcome, inputs: InputImages, predictor: Predictor, *, weights: Path, settings: dict[str, Any]
+) -> dict[str, Any]:
+    from etnet.manifest import read_weights_info
+
+    info = read_weights_info(weights)
+    results = outcome.to_dict()
+    counts = {"found": len(inputs.files), **results.pop("counts"), "skipped_other_files": inputs.skipped}
+    return {
+        "settings": settings,
+        "model": {
+            "path": str(weights),
+            "sha256": info.sha256,
+            "recipe": info.recipe.name,
+            "epoch": info.epoch,
+            "class_names": list(info.contract.class_names),
+            "class_colors": [list(color) for color in info.contract.class_colors],
+        },
+        "ran_on": predictor.backend.name,
+        "versions": versions(),
+        "counts": counts,
+        **results,
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of etnet, Python and the packages that influence a result."""
+    from etnet import __version__
+
+    packages = ("torch", "numpy", "opencv-python-headless", "pillow")
+    return {"etnet": __version__, "python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _print_counts(outcome: FolderOutcome, inputs: InputImages) -> None:
+    done = len(outcome.done)
+    rate = f", {outcome.seconds / done:.2f} s per image" if done else ""
+    skipped = f", {inputs.skipped} other files skipped" if inputs.skipped else ""
+    output().print(
+        f"{done} of {len(inputs.files)} images segmented in {outcome.seconds:.1f} s{rate}{skipped}", soft_wrap=True
+    )
+
+
+def _next_command(target: Path, folder: Path, weights: Path, *, overlay: bool) -> str:
+    if not overlay:
+        return f"etnet infer {shlex.quote(str(folder))} --model {shlex.quote(str(weights))} --overlay"
+    return f"etnet evaluate {shlex.quote(str(weights))} --data LABELLED_DATA   (look at {target / 'overlays'} first)"

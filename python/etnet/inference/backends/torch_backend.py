@@ -1,0 +1,121 @@
+"""The network in PyTorch, on CPU or one GPU. The only file of the inference layer that imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from etnet.errors import EnvironmentFault, UsageError
+from etnet.types import Contract, Float32Array, UInt8Array
+
+if TYPE_CHECKING:
+    from etnet.models.etnet import ETNet, ETNetOutput
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "could not allocate", "std::bad_alloc")
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device meant by `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UsageError: The word is none of these.
+        EnvironmentFault: A GPU is asked for and torch sees none, or not that one.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name, _, index = device.partition(":")
+    if name not in ("cpu", "cuda") or (index and not index.isdecimal()):
+        raise UsageError(f"device is '{device}'; expected auto, cpu, cuda or cuda:N")
+    if name == "cuda":
+        _check_cuda(int(index or 0))
+    return torch.device(device)
+
+
+def _check_cuda(index: int) -> None:
+    if not torch.cuda.is_available():
+        built_for = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise EnvironmentFault(
+            f"device cuda was asked for, but torch {torch.__version__} ({built_for}) sees no NVIDIA GPU; "
+            "use --device cpu, or install a GPU driver and a torch build for it"
+        )
+    if index >= torch.cuda.device_count():
+        raise EnvironmentFault(f"device cuda:{index} was asked for, but torch sees {torch.cuda.device_count()} GPU(s)")
+
+
+class TorchBackend:
+    """Runs an `ETNet` in evaluation mode."""
+
+    def __init__(
+        self, network: ETNet, contract: Contract, *, device: str = "auto", precision: Precision = "float32"
+    ) -> None:
+        """Move the network to the device; float32 by default so that a GPU gives the masks of a CPU."""
+        self._device = resolve_device(device)
+        self._precision = precision
+        # NHWC is the faster layout of convolutions in both cuDNN and oneDNN.
+        self._network = network.eval().to(device=self._device).to(memory_format=torch.channels_last)
+        shape = (1, 3, 1, 1)
+        self._mean = torch.tensor(contract.mean, dtype=torch.float32, device=self._device).view(shape)
+        self._std = torch.tensor(contract.std, dtype=torch.float32, device=self._device).view(shape)
+
+    @classmethod
+    def from_file(cls, path: Path, *, device: str = "auto", precision: Precision = "float32") -> TorchBackend:
+        """Load a weights file written by training.
+
+        Raises:
+            ModelFileError: The file is damaged or was not written by etnet.
+            EnvironmentFault: The device does not exist.
+        """
+        from etnet.manifest import read_weights_info
+        from etnet.models.weights import load_network
+
+        resolve_device(device)
+        contract = read_weights_info(path).contract
+        return cls(load_network(path), contract, device=device, precision=precision)
+
+    @property
+    def name(self) -> str:
+        """Runtime and device in a few words."""
+        return f"torch {self._device}"
+
+    def run(self, images: UInt8Array) -> tuple[Float32Array, Float32Array | None]:
+        """Predict a batch; see `Backend.run`.
+
+        Raises:
+            EnvironmentFault: The device has too little memory for this batch.
+        """
+        try:
+            return self._run(images)
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not any(
+                text in str(error).lower() for text in _OUT_OF_MEMORY
+            ):
+                raise
+            count, height, width = images.shape[:3]
+            raise EnvironmentFault(
+                f"{self.name} has too little memory for {count} image(s) of {height}x{width} pixels; "
+                "use a smaller --batch-size, smaller images, or another --device"
+            ) from error
+
+    def _run(self, images: UInt8Array) -> tuple[Float32Array, Float32Array | None]:
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device).permute(0, 3, 1, 2)
+            # A permuted NHWC batch already is channels_last, and stays so.
+            normalised = (batch.float() - self._mean) / self._std
+            with self._autocast():
+                output: ETNetOutput = self._network(normalised)
+            probabilities = torch.softmax(output.seg_logits.float(), dim=1).contiguous().cpu().numpy()
+            if output.edge_logits is None:
+                return probabilities, None
+            edge = torch.softmax(output.edge_logits.float(), dim=1)[:, 1].contiguous().cpu().numpy()
+            return probabilities, edge
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self._precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=getattr(torch, self._precision))

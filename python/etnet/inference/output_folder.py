@@ -1,0 +1,105 @@
+"""Where results are written: fresh numbered folders, whole files only, and one sentence when the disk refuses."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from etnet.data.io import write_bytes
+from etnet.errors import EnvironmentFault, UsageError
+
+
+def check_output_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder given by the user that would mix old and new results; nothing is created or changed.
+
+    Raises:
+        UsageError: The path is a file, or a folder that is not empty and `overwrite` is off.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; --output expects a folder")
+    if folder.is_dir() and not overwrite and any(folder.iterdir()):
+        raise UsageError(
+            f"{folder}: is not empty, so nothing was written; choose another --output, or add --overwrite "
+            "to replace results of the same name"
+        )
+
+
+def create_output_folder(explicit: Path | None, *, parent: Path, name: str) -> Path:
+    """Create the folder for results: the user's own, or the first free one of `name`, `name-2`, `name-3` in `parent`.
+
+    Raises:
+        EnvironmentFault: The folder cannot be created.
+    """
+    with disk_faults(explicit or parent):
+        if explicit is not None:
+            explicit.mkdir(parents=True, exist_ok=True)
+            return explicit
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            folder = parent / (name if number == 1 else f"{name}-{number}")
+            try:
+                # Creating decides which of two runs started together gets the name.
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                number += 1
+
+
+def run_name(model: Path) -> str:
+    """The name under which results of a weights file are kept: its run's folder, or the file's own stem.
+
+    >>> run_name(Path("runs/train/drive/weights/best.safetensors"))
+    'drive'
+    >>> run_name(Path("downloads/lungs.safetensors"))
+    'lungs'
+    """
+    folder = model.absolute().parent
+    return folder.parent.name if folder.name == "weights" and folder.parent.name else model.stem
+
+
+@contextmanager
+def disk_faults(path: Path) -> Iterator[None]:
+    """Turn an error of the file system inside the block into one sentence.
+
+    Raises:
+        EnvironmentFault: The disk is full, read-only, or refuses for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EnvironmentFault(f"{path}: could not be created ({reason}); choose another --output") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old file or the whole new one.
+
+    Raises:
+        EnvironmentFault: The disk refuses; nothing is left behind.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON with two spaces of indent; NaN is refused because strict readers fail on it."""
+    write_text(path, json_text(content) + "\n")
+
+
+def json_text(content: dict[str, Any]) -> str:
+    """The JSON text that `write_json` writes."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a comma-separated table with one header line."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
