@@ -1,4 +1,4 @@
-"""Access to the compiled module `etnet._native`, which holds the fast kernels; slower twins replace it where it is missing."""
+"""Access to the compiled module `etnet._native` with the fast kernels; slower twins run where it is missing."""
 
 from __future__ import annotations
 

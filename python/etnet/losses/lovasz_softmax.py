@@ -18,9 +18,9 @@ class LovaszSoftmax(nn.Module):
     """Smooth surrogate of 1 - IoU, averaged over classes.
 
     Args:
-        classes: `"present"` averages over the classes that occur in the target, `"all"` over all of them, a list over the
-            classes in it whether they occur or not.
-        per_image: Whether the loss is taken image by image and averaged; otherwise over all pixels of the batch at once.
+        classes: `"present"` averages over the classes that occur in the target, `"all"` over all of them, a list over
+            the classes in it whether they occur or not.
+        per_image: Whether the loss is taken image by image and averaged; otherwise over all pixels of the batch.
         ignore_index: Target value of pixels that are left out.
         method: `"auto"`, `"sort"` or `"reference"`, see `etnet.ops.lovasz.lovasz_softmax`.
 
@@ -38,7 +38,7 @@ class LovaszSoftmax(nn.Module):
     def __init__(
         self,
         classes: Literal["present", "all"] | Sequence[int] = "present",
-        per_image: bool = False,  # noqa: FBT001, FBT002
+        per_image: bool = False,
         ignore_index: int | None = None,
         method: Literal["auto", "sort", "reference"] = "auto",
     ) -> None:

@@ -1,4 +1,4 @@
-"""The one place that hands tensor addresses to native code: allocates outputs and scratch memory, then calls the kernel."""
+"""The one place that hands tensor addresses to native code: allocates all memory, then calls the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lovasz-Softmax (paper eq. 1; Berman et al. 2018) as a torch operator that returns the loss together with its gradient.
+"""Lovasz-Softmax (paper eq. 1; Berman et al. 2018) as a torch operator that returns the loss and its gradient.
 
 `torch.ops.etnet.lovasz_softmax` works under torch.compile, torch.export and autocast. What runs behind it:
 
@@ -20,8 +20,6 @@ from etnet.ops import _launch, reference
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Classes = "Literal['present', 'all'] | Sequence[int]"
-
 _LIBRARY = torch.library.Library("etnet", "FRAGMENT")
 _LIBRARY.define(
     "lovasz_softmax(Tensor logits, Tensor target, str mode, int[] listed, bool per_image, int? ignore_index, "
@@ -40,15 +38,15 @@ def lovasz_softmax(
 ) -> Tensor:
     """Lovasz-Softmax loss of class scores; softmax is part of the operator (paper eq. 1).
 
-    A segment is one image (`per_image`) or the whole batch. The loss is the mean over segments of the mean over classes.
-    Segments without a pixel that counts are left out; if none is left (also for an empty batch) the loss is 0 with a zero
-    gradient. A NaN or +inf among the counted logits gives a NaN loss. Equal errors are ranked in memory order.
+    A segment is one image (`per_image`) or the whole batch. The loss is the mean over segments of the mean over
+    classes. Segments without a pixel that counts are left out; if none is left (also for an empty batch) the loss is 0
+    with a zero gradient. A NaN or +inf among the counted logits gives a NaN loss. Equal errors keep their memory order.
 
     Args:
         logits: Class scores [N, C, H, W], any floating point type; computed in float32, also under autocast.
         target: Class indices [N, H, W], uint8 or any integer type, on the device of the logits.
-        classes: `"present"` averages over the classes that occur in a segment, `"all"` over all of them, a list over the
-            classes in it whether they occur or not.
+        classes: `"present"` averages over the classes that occur in a segment, `"all"` over all of them, a list over
+            the classes in it whether they occur or not.
         per_image: Whether each image is a segment of its own; otherwise the whole batch is one.
         ignore_index: Target value of pixels that are left out.
         method: `"sort"` demands the native kernel, `"reference"` the plain torch twin (which also keeps float64 and can
@@ -72,7 +70,7 @@ def lovasz_softmax(
         return reference.lovasz_softmax(logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index)
     if method == "sort":
         _require_kernel(logits)
-    loss, _ = torch.ops.etnet.lovasz_softmax(
+    loss: Tensor = torch.ops.etnet.lovasz_softmax(
         logits.float(),
         target if target.dtype == torch.uint8 else target.long(),
         classes if isinstance(classes, str) else "listed",
@@ -80,21 +78,21 @@ def lovasz_softmax(
         per_image,
         ignore_index,
         logits.requires_grad and torch.is_grad_enabled(),
-    )
+    )[0]
     return loss
 
 
 def _check(logits: Tensor, target: Tensor, classes: str | Sequence[int], method: str) -> None:
     if logits.ndim != 4 or logits.shape[1] < 1 or not logits.is_floating_point():
         raise UsageError(
-            f"lovasz_softmax: logits are {logits.dtype} of shape {list(logits.shape)}; expected floating point [N, C, H, W] "
-            "with at least one class"
+            f"lovasz_softmax: logits are {logits.dtype} of shape {list(logits.shape)}; expected floating point "
+            "[N, C, H, W] with at least one class"
         )
     expected = [logits.shape[0], logits.shape[2], logits.shape[3]]
     if list(target.shape) != expected or target.is_floating_point() or target.dtype == torch.bool:
         raise UsageError(
-            f"lovasz_softmax: target is {target.dtype} of shape {list(target.shape)}; expected class indices (integers) of "
-            f"shape {expected} for logits of shape {list(logits.shape)}"
+            f"lovasz_softmax: target is {target.dtype} of shape {list(target.shape)}; expected integer class indices "
+            f"of shape {expected} for logits of shape {list(logits.shape)}"
         )
     if target.device != logits.device:
         raise UsageError(f"lovasz_softmax: target is on {target.device}, logits on {logits.device}; move one of them")
@@ -114,8 +112,8 @@ def check_classes(classes: str | Sequence[int], *, num_classes: int | None = Non
             raise UsageError(f"lovasz_softmax: classes is {classes!r}; expected 'present', 'all' or a list of indices")
         return
     limit = "" if num_classes is None else f" below {num_classes}"
-    inside = all(0 <= c and (num_classes is None or c < num_classes) for c in classes)
-    if len(classes) == 0 or len(set(classes)) != len(classes) or not inside:
+    outside = any(c < 0 or (num_classes is not None and c >= num_classes) for c in classes)
+    if outside or len(classes) == 0 or len(set(classes)) != len(classes):
         raise UsageError(f"lovasz_softmax: classes is {list(classes)}; expected at least one index{limit}, none twice")
 
 
@@ -171,31 +169,24 @@ def _run_twin(
     return loss.detach(), gradient
 
 
-def _shapes(
-    logits: Tensor,
-    target: Tensor,
-    mode: str,
-    listed: list[int],
-    per_image: bool,
-    ignore_index: int | None,
-    need_gradient: bool,
-) -> tuple[Tensor, Tensor]:
+def _shapes(logits: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    need_gradient = options[-1]
     return logits.new_empty(()), logits.new_empty(logits.shape if need_gradient else (0,))
 
 
-def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    # Without this a second differentiation would see a zero instead of nothing, and pass silently.
-    ctx.set_materialize_grads(False)
+def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:  # noqa: ARG001
+    ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1])
 
 
-def _backward(ctx: Any, loss_gradient: Tensor | None, second: Tensor | None) -> tuple[Tensor | None, ...]:
-    if second is not None:
+def _backward(ctx: Any, loss_gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    # Grad mode is on here only under create_graph=True; the saved gradient would then count as a constant, silently.
+    if torch.is_grad_enabled():
         raise UsageError(
-            "lovasz_softmax: only the reference method can be differentiated twice; use method='reference'"
+            "lovasz_softmax: with create_graph=True use method='reference', which can be differentiated twice"
         )
     (gradient,) = ctx.saved_tensors
-    return None if loss_gradient is None else gradient * loss_gradient, None, None, None, None, None, None
+    return gradient * loss_gradient, None, None, None, None, None, None
 
 
 _LIBRARY.impl("lovasz_softmax", _run_cpu, "CPU")

@@ -1,4 +1,4 @@
-"""Plain torch twins of the native operators, written from the formulas: test oracles, and fallback without native code."""
+"""Plain torch twins of the native operators, written from the formulas: test oracle, and fallback where needed."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def lovasz_softmax(
     """
     with torch.autocast(logits.device.type, enabled=False):
         scores = logits if logits.dtype == torch.float64 else logits.float()
+        target = target.long()
         check_target(target, num_classes=logits.shape[1], ignore_index=ignore_index)
         pieces = zip(scores.split(1), target.split(1), strict=True) if per_image else [(scores, target)]
         losses = [
@@ -57,7 +58,7 @@ def _counts(labels: Tensor, ignore_index: int | None) -> bool:
 def _pixels(scores: Tensor, labels: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
     """Scores [P, C] and labels [P] of the pixels that count, in memory order."""
     rows = scores.movedim(1, -1).reshape(-1, scores.shape[1])
-    flat = labels.reshape(-1).long()
+    flat = labels.reshape(-1)
     if ignore_index is None:
         return rows, flat
     kept = flat != ignore_index
