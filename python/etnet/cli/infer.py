@@ -78,7 +78,7 @@ def command(
         click.echo(json_text(summary))
     else:
         _print_counts(outcome, inputs)
-    closing_lines(target, _next_command(target, folder, weights, overlay=overlay), to_stderr=as_json)
+    closing_lines(target, _next_command(folder, weights, overlay=overlay), to_stderr=as_json)
     if outcome.failed and folder.is_file():
         raise DataError(outcome.failed[0][1])
     if outcome.failed:
@@ -156,7 +156,8 @@ def _print_counts(outcome: FolderOutcome, inputs: InputImages) -> None:
     )
 
 
-def _next_command(target: Path, folder: Path, weights: Path, *, overlay: bool) -> str:
-    if not overlay:
-        return f"etnet infer {shlex.quote(str(folder))} --model {shlex.quote(str(weights))} --overlay"
-    return f"etnet evaluate {shlex.quote(str(weights))} --data LABELLED_DATA   (look at {target / 'overlays'} first)"
+def _next_command(folder: Path, weights: Path, *, overlay: bool) -> str:
+    model = shlex.quote(str(weights))
+    if overlay:
+        return f"etnet evaluate {model} --data LABELLED_DATA"
+    return f"etnet infer {shlex.quote(str(folder))} --model {model} --overlay"

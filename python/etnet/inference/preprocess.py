@@ -80,5 +80,8 @@ def restore(maps: Float32Array, geometry: Geometry) -> Float32Array:
     if geometry.resized == geometry.size:
         return np.ascontiguousarray(cropped)
     columns, rows = geometry.size[1], geometry.size[0]
-    planes = [cv2.resize(plane, (columns, rows), interpolation=cv2.INTER_LINEAR) for plane in cropped]
+    # Averaging where results shrink, as for images: no pixel of the network's output is passed over.
+    shrinks = rows * columns < height * width
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    planes = [cv2.resize(plane, (columns, rows), interpolation=interpolation) for plane in cropped]
     return np.stack(planes).astype(np.float32, copy=False)

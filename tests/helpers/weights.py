@@ -1,0 +1,44 @@
+"""Weights files for tests: a header alone for what only reads it, and a small untrained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from etnet.config.load import recipe_from_values
+from etnet.config.schema import Recipe
+from etnet.manifest import encode_header
+
+
+def small_recipe(**data: Any) -> Recipe:
+    """A recipe of a small network without downloads; keywords replace values of its data section."""
+    section = {"class_names": ["background", "vessel", "optic_disc"], **data}
+    model = {"encoder": "resnet18", "encoder_weights": "none", "decoder_channels": 16, "edge_channels": 8}
+    return recipe_from_values({"name": "small", "data": section, "model": model}, "test recipe")
+
+
+def write_header_only(path: Path, recipe: Recipe | None = None) -> Path:
+    """A weights file with a header and no network, written without torch."""
+    from safetensors.numpy import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = encode_header(recipe=recipe or small_recipe(), iteration=1, epoch=1, data_root="data")
+    save_file({"nothing": np.zeros(1, np.float32)}, path, metadata=header)
+    return path
+
+
+def write_untrained(path: Path, recipe: Recipe | None = None, *, seed: int = 0) -> Path:
+    """A weights file with the randomly initialised network of the recipe."""
+    import torch
+
+    from etnet.models import build_model
+    from etnet.training.checkpoint import save_weights
+
+    recipe = recipe or small_recipe()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    network = build_model(recipe.model, len(recipe.data.class_names))
+    save_weights(path, network.state_dict(), encode_header(recipe=recipe, iteration=1, epoch=1, data_root="data"))
+    return path
