@@ -18,6 +18,7 @@ from torch import Tensor
 
 from etnet.config.schema import encoder_weights_path
 from etnet.errors import EnvironmentFault, ModelFileError, UsageError
+from etnet.manifest import TRAINING_PREFIX, read_weights_info
 from etnet.models.encoder import BACKBONE_OPTIONS, Encoder
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _reading_failed(error: Exception) -> str:
             "with torch.save, or as .safetensors."
         )
     return (
-        f"cannot be read as a weights file ({type(error).__name__}: {_first_line(error)}); "
+        f"cannot be read as a weights file ({_described(error)}); "
         "it is damaged or of another format, expected .safetensors or what torch.save writes."
     )
 
@@ -185,7 +186,7 @@ def _load_published(encoder: Encoder) -> EncoderWeightsReport:
         pretrained = timm.create_model(encoder.name, pretrained=True, **BACKBONE_OPTIONS)
     except Exception as error:
         # The hub client raises errors of whichever HTTP library it uses; all mean that the weights did not arrive.
-        raise _no_network(tagged, f"{type(error).__name__}: {_first_line(error)}") from error
+        raise _no_network(tagged, f"{_described(error)}") from error
     weights = pretrained.state_dict()
     encoder.features.load_state_dict(weights)
     return EncoderWeightsReport(source=f"timm {tagged}", loaded=tuple(weights), note=_normalisation_note(published))
@@ -241,5 +242,34 @@ def _named(names: tuple[str, ...], what: str, *, shown: int = 2) -> str:
     return f"{len(names)} {what} ({listed})"
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:160]
+def _described(error: BaseException) -> str:
+    """Kind of an error and the first sentence of what it says."""
+    sentence = (str(error).splitlines() or [""])[0].split(". ")[0][:160]
+    return f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__
+
+
+def load_network(path: Path) -> ETNet:
+    """Rebuild the network of a weights file written by `etnet train`.
+
+    Args:
+        path: `best.safetensors` or `last.safetensors` of a run.
+
+    Returns:
+        The network on the CPU with the file's weights, in evaluation mode.
+
+    Raises:
+        ModelFileError: The file is missing, damaged, or was not written by etnet.
+    """
+    from etnet.models.etnet import build_model
+
+    info = read_weights_info(path)
+    network = build_model(info.recipe.model, info.contract.num_classes)
+    tensors = {name: value for name, value in load_file(path).items() if not name.startswith(TRAINING_PREFIX)}
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ModelFileError(
+            f"{path}: its tensors do not fit the network of its recipe ({str(error).splitlines()[-1].strip()}); "
+            "copy the file anew or train again"
+        ) from None
+    return network.eval()
