@@ -67,17 +67,15 @@ class PairedFiles:
 
     def load(self, index: int) -> Sample:
         """Reads one pair at its own size; see `SegmentationDataset`."""
-        image = read_image(self.images[index], intensity_window=self.intensity_window)
-        mask = self.mapping.apply(read_mask_values(self.masks[index]), path=self.masks[index])
-        inside = None
-        if self.fields_of_view is not None:
-            inside = read_mask_values(self.fields_of_view[index]) > 0
-        for path, shape in (
-            (self.masks[index], mask.shape),
-            (self.images[index], None if inside is None else inside.shape),
-        ):
-            if shape is not None and shape != image.shape[:2]:
-                raise DataError(size_mismatch(path, shape, self.images[index], image.shape))
+        image_path, mask_path = self.images[index], self.masks[index]
+        image = read_image(image_path, intensity_window=self.intensity_window)
+        mask = self.mapping.apply(read_mask_values(mask_path), path=mask_path)
+        require_same_size(mask_path, mask.shape, image_path=image_path, image_shape=image.shape)
+        if self.fields_of_view is None:
+            return Sample(self.ids[index], image, mask)
+        view_path = self.fields_of_view[index]
+        inside = read_mask_values(view_path) > 0
+        require_same_size(view_path, inside.shape, image_path=image_path, image_shape=image.shape)
         return Sample(self.ids[index], image, mask, inside)
 
     def image_path(self, index: int) -> Path:
@@ -98,7 +96,9 @@ class PairedFiles:
 
 @dataclass
 class CachedDataset:
-    """Keeps decoded samples in memory, first come first kept: in shuffled epochs, replacing would only evict what comes next.
+    """Keeps decoded samples in memory, first come first kept.
+
+    In shuffled epochs every sample is as likely to come next as any other, so that replacing would gain nothing.
 
     Attributes:
         dataset: Where samples come from.
@@ -159,12 +159,12 @@ def image_files(folder: Path) -> dict[str, Path]:
     for path in sorted(files, key=lambda path: natural_key(path.name)):
         if path.stem in found:
             raise DataError(
-                f"{folder}: {found[path.stem].name} and {path.name} share the name {path.stem!r}; expected one file per name; "
-                "rename or remove one of them"
+                f"{folder}: {found[path.stem].name} and {path.name} share the name {path.stem!r}; "
+                "expected one file per name; rename or remove one of them"
             )
         found[path.stem] = path
     if not found:
-        raise DataError(f"{folder}: holds no pictures; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        raise DataError(f"{folder}: holds no pictures; expected files that end in {', '.join(IMAGE_SUFFIXES)}")
     return found
 
 
@@ -183,15 +183,21 @@ def match_names(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[
         if alone:
             example = next(iter(others.values()))
             raise DataError(
-                f"{alone[0]}: {kind} without {other_kind} ({len(alone)} of {len(these)}); expected a file named "
-                f"{alone[0].stem!r} in {example.parent}, where one is named {example.stem!r}; add, rename or remove files"
+                f"{alone[0]}: {kind} without {other_kind} ({len(alone)} of {len(these)}); "
+                f"expected a file named {alone[0].stem!r} in {example.parent}, where one is named {example.stem!r}; "
+                "add, rename or remove files"
             )
     return tuple(images)
 
 
-def size_mismatch(path: Path, shape: Sequence[int], image_path: Path, image_shape: Sequence[int]) -> str:
-    """Sentence for a mask whose (height, width) is not that of its image."""
-    return (
-        f"{path}: the mask is {shape[1]}x{shape[0]} pixels; expected {image_shape[1]}x{image_shape[0]} as in {image_path.name}; "
-        "export both at the same size"
-    )
+def require_same_size(path: Path, shape: Sequence[int], *, image_path: Path, image_shape: Sequence[int]) -> None:
+    """Refuses a mask whose (height, width) is not that of its image.
+
+    Raises:
+        DataError: The sizes differ.
+    """
+    if tuple(shape[:2]) != tuple(image_shape[:2]):
+        raise DataError(
+            f"{path}: the mask is {shape[1]}x{shape[0]} pixels; expected {image_shape[1]}x{image_shape[0]} "
+            f"as in {image_path.name}; export both at the same size"
+        )

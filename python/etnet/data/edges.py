@@ -1,6 +1,6 @@
 """The edge target: a band around every boundary between two classes (supervision of the paper's Sec. 2.1).
 
-Ours: the paper does not say how its edge ground truth is made; this is the one definition for training, previews and metrics.
+Ours: the paper does not say how its edge ground truth is made; this is the one definition that everything here uses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The only place that reads and writes image files: every format, bit depth and orientation becomes one kind of array."""
+"""The only place that reads and writes image files: every format, depth and orientation becomes one kind of array."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def read_image(path: Path | str, *, intensity_window: tuple[float, float] | None
 def read_mask_values(path: Path | str) -> npt.NDArray[np.int32]:
     """Reads the values of a mask as they are stored, upright.
 
-    Grey files give their grey values (8, 16 or 32 bits), 1-bit files 0 and 1. A palette whose colours are all grey gives
-    those grey values, any other palette gives the indices: a mask drawn with class colours holds class indices. RGB with
-    three equal channels is grey; alpha is dropped and the EXIF orientation is applied, as for images.
+    Grey files give their grey values (8, 16 or 32 bits), 1-bit files 0 and 1. A palette whose colours are all grey
+    gives those grey values, any other palette gives the indices: a mask drawn with class colours holds class indices.
+    RGB with three equal channels is grey; alpha is dropped and the EXIF orientation is applied, as for images.
 
     Args:
         path: File of one of the formats of `read_image`; JPEG is read, but its values are not exact.
@@ -138,7 +138,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise EnvironmentFault(
@@ -209,10 +209,7 @@ def _decode(path: Path) -> _Decoded:
             orientation = _orientation(image)
             # Also when OpenCV reads the pixels: Pillow notices a truncated file, OpenCV fills the rest in.
             image.load()
-            if deep_color:
-                decoded = _decode_deep_color(content)
-            else:
-                decoded = _from_pillow(image)
+            decoded = _decode_deep_color(content) if deep_color else _from_pillow(image)
         except Exception as error:  # decoders meet damaged bytes with any kind of exception
             raise _unreadable(path, error) from error
         # Pillow and OpenCV turn TIFF files by themselves.
@@ -281,20 +278,22 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _to_uint8(pixels: Pixels, *, path: Path, window: tuple[float, float] | None) -> UInt8Array:
-    if pixels.dtype == np.uint8:
-        return np.asarray(pixels, dtype=np.uint8)
     if pixels.dtype == np.bool_:
-        return np.where(pixels, np.uint8(255), np.uint8(0))
-    if window is not None:
+        return np.asarray(np.where(pixels, 255, 0), dtype=np.uint8)
+    if pixels.dtype == np.uint8:
+        scaled = pixels
+    elif window is not None:
         low, high = window
-        scaled = (np.nan_to_num(pixels.astype(np.float32), nan=low) - low) * (255.0 / (high - low))
-        return np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
-    if pixels.dtype == np.uint16:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    raise DataError(
-        f"{path}: {pixels.dtype} values {np.nanmin(pixels):g}..{np.nanmax(pixels):g} have no fixed range; expected 8-bit "
-        "or unsigned 16-bit values; name the range to show with data.intensity_window: [low, high]"
-    )
+        shifted = np.nan_to_num(pixels.astype(np.float32), nan=low) - low
+        scaled = np.rint(np.clip(shifted * (255.0 / (high - low)), 0.0, 255.0))
+    elif pixels.dtype == np.uint16:
+        scaled = (pixels.astype(np.uint32) + 128) // 257
+    else:
+        raise DataError(
+            f"{path}: {pixels.dtype} values {np.nanmin(pixels):g}..{np.nanmax(pixels):g} have no fixed range; "
+            "expected 8-bit or unsigned 16-bit values; name the range to show with data.intensity_window: [low, high]"
+        )
+    return np.asarray(scaled, dtype=np.uint8)
 
 
 def _is_grey(colors: Pixels) -> bool:

@@ -1,8 +1,9 @@
-"""Batches for training: the whole run is one stream of samples that any number of workers, from any start, repeats exactly."""
+"""Batches for training: the whole run is one stream of samples, the same for any number of workers and any start."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -83,7 +84,7 @@ def total_iterations(num_images: int, *, epochs: int, batch_size: int) -> int:
 
 
 def resolve_workers(workers: int | Literal["auto"]) -> int:
-    """Number of loader processes; `auto` leaves one core to the training itself, and loads in it where there are only two."""
+    """Number of loader processes; `auto` leaves one core to the training itself, and on two cores starts none."""
     if workers != "auto":
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -215,5 +216,7 @@ def _as_int64(values: torch.Tensor, *, pin: bool) -> torch.Tensor:
     return torch.empty(values.shape, dtype=torch.int64, pin_memory=pin).copy_(values)
 
 
-def _start_worker(worker_id: int) -> None:
+def _start_worker(_worker_id: int) -> None:
     cv2.setNumThreads(0)
+    # Ctrl-C reaches every process of the terminal; the main one decides when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

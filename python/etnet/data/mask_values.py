@@ -41,7 +41,7 @@ class MaskMapping:
         Raises:
             DataError: A value is not in the mapping.
         """
-        if values.size and 0 <= values.min() and values.max() < _TABLE_SIZE:
+        if values.size and values.min() >= 0 and values.max() < _TABLE_SIZE:
             indices = self._table[values]
             if indices.min() > _UNMAPPED:
                 return indices.astype(np.uint8)
@@ -59,8 +59,8 @@ class MaskSummary:
 
 
 def distinct_values(values: npt.NDArray[np.int32]) -> frozenset[int]:
-    """The different values of an array; counting is much faster than the sort of `np.unique` for the usual small ones."""
-    if values.size and 0 <= values.min() and values.max() < _TABLE_SIZE:
+    """The different values of an array; small ones are counted, which is much faster than the sort of `np.unique`."""
+    if values.size and values.min() >= 0 and values.max() < _TABLE_SIZE:
         return frozenset(np.flatnonzero(np.bincount(values.ravel())).tolist())
     return frozenset(np.unique(values).tolist())
 
@@ -91,8 +91,8 @@ def find_mapping(
 ) -> MaskMapping:
     """Chooses the mapping for a set of masks, deciding over all of them: one mask alone may hold only background.
 
-    Given values are taken as they are. Otherwise values that are class indices (or `ignore_index`) already stay, and exactly two
-    values for two classes are mapped in ascending order, {0, 255} for instance.
+    Given values are taken as they are. Otherwise values that are class indices (or `ignore_index`) already stay, and
+    exactly two values for two classes are mapped in ascending order, {0, 255} for instance.
 
     Args:
         summaries: What the masks hold.
@@ -133,10 +133,11 @@ def _unexpected_values(
     labels = set(range(num_classes)) | ({ignore_index} if ignore_index is not None else set())
     outside = [summary for summary in summaries if not summary.values <= labels] or list(summaries)
     odd = max(outside, key=lambda summary: len(summary.values))
-    expected = f"class indices 0..{num_classes - 1}" + (
-        f" or ignore_index {ignore_index}" if ignore_index is not None else ""
-    )
-    return f"{odd.path}: mask holds values {_listed(sorted(odd.values))}; expected {expected}. {_advice(union, num_classes)}"
+    expected = f"class indices 0..{num_classes - 1}"
+    if ignore_index is not None:
+        expected += f" or ignore_index {ignore_index}"
+    held = _listed(sorted(odd.values))
+    return f"{odd.path}: mask holds values {held}; expected {expected}. {_advice(union, num_classes)}"
 
 
 def _advice(union: frozenset[int], num_classes: int) -> str:
@@ -144,8 +145,14 @@ def _advice(union: frozenset[int], num_classes: int) -> str:
     if len(values) <= num_classes:
         return f"Map them with data.mask_values: {dict(zip(values, range(num_classes), strict=False))}"
     if len(values) > _LISTED_VALUES:
-        return f"So many values ({len(values)} over all masks) come from JPEG or smoothed masks: threshold them and save them as PNG"
-    return f"All masks together hold {_listed(values)}: name every class in data.class_names and every value in data.mask_values"
+        return (
+            f"So many values ({len(values)} over all masks) come from JPEG or smoothed masks: "
+            "threshold them and save them as PNG"
+        )
+    return (
+        f"All masks together hold {_listed(values)}: "
+        "name every class in data.class_names and every value in data.mask_values"
+    )
 
 
 def _listed(values: Sequence[int]) -> str:

@@ -77,6 +77,23 @@ def augment(
     return TrainingSample(sample.id, image, mask, edge_map(mask, width=edge_width, ignore_index=ignore_index))
 
 
+def crop_outline(
+    shape: tuple[int, ...],
+    *,
+    crop_size: int,
+    augmentation: AugmentationSection,
+    image_size: tuple[int, int] | None = None,
+    generator: np.random.Generator,
+) -> npt.NDArray[np.float64]:
+    """Corners (x, y) [4, 2], in pixels of the image, of the crop that `augment` takes with the same generator."""
+    resized = image_size or (shape[0], shape[1])
+    matrix = _random_affine(resized, crop_size=crop_size, augmentation=augmentation, generator=generator)
+    corners = np.array([[0, 0], [crop_size, 0], [crop_size, crop_size], [0, crop_size]]) - 0.5
+    in_resized = corners @ matrix[:, :2].T + matrix[:, 2] + 0.5
+    outline: npt.NDArray[np.float64] = in_resized * (shape[1] / resized[1], shape[0] / resized[0])
+    return outline
+
+
 def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     """Resizes [H, W, 3] to (height, width) as training and prediction both do: area average down, linear up."""
     if image.shape[:2] == tuple(size):

@@ -25,8 +25,8 @@ OPENERS: dict[str, Opener] = {"drive": open_drive, "folder": open_folder}
 def open_dataset(data: DataSection, root: Path, split: Split, *, seed: int = 0) -> PairedFiles:
     """Opens one split of a data set and checks it: pairs complete, sizes equal, mask values mapped.
 
-    `validation` is a seeded hold-out of `data.validation_fraction` of the training images (0 holds out none), `train` the rest,
-    `all` both together, and `test` the images that the data set keeps apart.
+    `validation` is a seeded hold-out of `data.validation_fraction` of the training images (0 holds out none), `train`
+    the rest, `all` both together, and `test` the images that the data set keeps apart.
 
     Args:
         data: What the recipe says about data.

@@ -1,7 +1,7 @@
 """DRIVE: vessels in 40 retinal photographs of 565x584 pixels, 20 for training and 20 for testing (paper Sec. 3).
 
-Official layout: `{training,test}/images/NN_*.tif`, labels of the first observer `1st_manual/NN_manual1.gif` with values {0, 255},
-field of view `mask/NN_{training,test}_mask.gif`. The download offered today has no labels for the test half.
+Official layout: `{training,test}/images/NN_*.tif`, labels of the first observer `1st_manual/NN_manual1.gif` with values
+{0, 255}, field of view `mask/NN_{training,test}_mask.gif`. The download offered today has no labels for the test half.
 """
 
 from __future__ import annotations
@@ -37,21 +37,17 @@ def open_drive(data: DataSection, root: Path, *, part: Literal["train", "test"])
         )
     if len(data.class_names) != 2:
         raise DataError(
-            f"{root}: DRIVE has labels for two classes; expected 2 names in data.class_names, got {list(data.class_names)}"
+            f"{root}: DRIVE has labels for two classes; expected background and vessel in data.class_names, "
+            f"got {list(data.class_names)}"
         )
     images = image_files(half / "images")
-    labels = _labels(half, part)
-    views = image_files(half / "mask") if (half / "mask").is_dir() else None
+    labels, views = _labels(half, part), _views(half)
     return open_pairs(
         data,
         ids=tuple(images),
-        images=list(images.values()),
-        masks=[
-            _companion(path, labels, f"{_number(stem)}_manual1", half / "1st_manual") for stem, path in images.items()
-        ],
-        fields_of_view=None
-        if views is None
-        else [_companion(path, views, f"{stem}_mask", half / "mask") for stem, path in images.items()],
+        images=tuple(images.values()),
+        masks=[_companion(path, labels, f"{_number(stem)}_manual1") for stem, path in images.items()],
+        fields_of_view=None if views is None else [_companion(images[stem], views, f"{stem}_mask") for stem in images],
         mask_values=MASK_VALUES,
     )
 
@@ -68,11 +64,17 @@ def _labels(half: Path, part: Literal["train", "test"]) -> dict[str, Path]:
     raise DataError(f"{folder}: the labels of the training half are missing; expected files such as 21_manual1.gif")
 
 
+def _views(half: Path) -> dict[str, Path] | None:
+    """Fields of view by stem; None in copies that come without them."""
+    return image_files(half / "mask") if (half / "mask").is_dir() else None
+
+
 def _number(stem: str) -> str:
     return stem.split("_", maxsplit=1)[0]
 
 
-def _companion(image: Path, files: dict[str, Path], stem: str, folder: Path) -> Path:
+def _companion(image: Path, files: dict[str, Path], stem: str) -> Path:
     if stem not in files:
+        folder = next(iter(files.values())).parent
         raise DataError(f"{image}: has no companion in {folder}; expected {stem}.gif; copy it from the DRIVE archive")
     return files[stem]

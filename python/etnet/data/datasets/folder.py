@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from etnet.config.schema import DataSection
-from etnet.data.dataset import PairedFiles, image_files, match_names, size_mismatch
+from etnet.data.dataset import PairedFiles, image_files, match_names, require_same_size
 from etnet.data.io import read_size
 from etnet.data.mask_values import MaskSummary, find_mapping, scan_masks
 from etnet.errors import DataError
 
 
 def open_folder(data: DataSection, root: Path, *, part: Literal["train", "test"]) -> PairedFiles:
-    """Opens `images/` + `masks/` (or `train/images/` + `train/masks/`), or for the test part `test/images/` + `test/masks/`.
+    """Opens `images/` and `masks/`, or those below `train/`; the test part lies below `test/`.
 
     Args:
         data: What the recipe says about data.
@@ -79,6 +79,4 @@ def _part_folder(root: Path, part: Literal["train", "test"]) -> Path:
 
 def _check_sizes(images: Sequence[Path], masks: Sequence[MaskSummary]) -> None:
     for image, mask in zip(images, masks, strict=True):
-        size = read_size(image)
-        if size != mask.shape:
-            raise DataError(size_mismatch(mask.path, mask.shape, image, size))
+        require_same_size(mask.path, mask.shape, image_path=image, image_shape=read_size(image))
