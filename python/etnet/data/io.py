@@ -26,6 +26,10 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".we
 _FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "PPM")
 _PAGED_FORMATS = ("TIFF", "GIF", "WEBP", "PNG")
 _EXIF_ORIENTATION = 0x0112
+_FIRST_TURNED = 5
+_PNG_EXIF_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+_TIFF_WIDTH = 256
+_TIFF_HEIGHT = 257
 _TIFF_BITS_PER_SAMPLE = 258
 _WARNING_FILTER = threading.Lock()
 
@@ -100,9 +104,14 @@ def read_mask_values(path: Path | str) -> npt.NDArray[np.int32]:
 def read_size(path: Path | str) -> tuple[int, int]:
     """(height, width) of an upright picture, from the file's header alone."""
     path = Path(path)
-    with _opened(path, _file_bytes(path)) as image:
-        width, height = image.size
-        return (width, height) if _orientation(image) >= 5 else (height, width)
+    content = _file_bytes(path)
+    with _opened(path, content) as image:
+        try:
+            width, height = _stored_size(image)
+            turned = _orientation(image, content) >= _FIRST_TURNED
+        except Exception as error:  # decoders meet damaged bytes with any kind of exception
+            raise _unreadable(path, error) from error
+    return (width, height) if turned else (height, width)
 
 
 def write_png(path: Path | str, array: npt.NDArray[Any], palette: Sequence[Sequence[int]] | None = None) -> None:
@@ -197,7 +206,18 @@ def _opened(path: Path, content: bytes) -> Image.Image:
     return image
 
 
-def _orientation(image: Image.Image) -> int:
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) before turning; of a TIFF, newer versions of Pillow tell the size after it."""
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        return int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])
+    return image.size
+
+
+def _orientation(image: Image.Image, content: bytes) -> int:
+    # Asking a PNG without EXIF decodes all of it, in search of a block at the end.
+    if image.format == "PNG" and not any(mark in content for mark in _PNG_EXIF_MARKS):
+        return 1
     return int(image.getexif().get(_EXIF_ORIENTATION, 1) or 1)
 
 
@@ -206,7 +226,7 @@ def _decode(path: Path) -> _Decoded:
     with _opened(path, content) as image:
         try:
             deep_color = _has_deep_color(image, content)
-            orientation = _orientation(image)
+            orientation = _orientation(image, content)
             # Also when OpenCV reads the pixels: Pillow notices a truncated file, OpenCV fills the rest in.
             image.load()
             decoded = _decode_deep_color(content) if deep_color else _from_pillow(image)
@@ -268,7 +288,7 @@ def _palette(image: Image.Image) -> UInt8Array:
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
     """Undoes an EXIF orientation 1..8: 5..8 are stored with rows and columns swapped."""
-    if orientation >= 5:
+    if orientation >= _FIRST_TURNED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]

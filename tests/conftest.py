@@ -1,0 +1,28 @@
+"""Fixtures that several rooms of the tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_BESIDE_THE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real research images, named by ETNET_DATA or lying beside the repository; skips without it."""
+    folder = Path(os.environ.get("ETNET_DATA", _BESIDE_THE_REPOSITORY))
+    if not folder.is_dir():
+        pytest.skip(f"no real images in {folder}; name their folder with ETNET_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drive_root(real_data: Path) -> Path:
+    """The DRIVE data set in its official layout; skips without it."""
+    root = real_data / "DRIVE"
+    if not root.is_dir():
+        pytest.skip(f"no DRIVE data set in {real_data}")
+    return root
