@@ -122,7 +122,13 @@ def _require_kernel(logits: Tensor) -> None:
         raise EnvironmentFault(
             f"lovasz_softmax: method 'sort' has no kernel for {logits.device.type} tensors; use method 'auto'"
         )
+    _native_is_loaded()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _native_is_loaded() -> bool:
     native.require()
+    return True
 
 
 def _run_cpu(
@@ -156,17 +162,14 @@ def _run_twin(
     ignore_index: int | None,
     need_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        leaf = logits.detach().contiguous().requires_grad_(need_gradient)
-        loss = reference.lovasz_softmax(
-            leaf,
-            target,
-            classes=listed if mode == "listed" else mode,
-            per_image=per_image,
-            ignore_index=ignore_index,
-        )
-        gradient = torch.autograd.grad(loss, leaf)[0].contiguous() if need_gradient else logits.new_empty(0)
-    return loss.detach(), gradient
+    options: dict[str, Any] = {
+        "classes": listed if mode == "listed" else mode,
+        "per_image": per_image,
+        "ignore_index": ignore_index,
+    }
+    if not need_gradient:
+        return reference.lovasz_softmax(logits, target, **options), logits.new_empty(0)
+    return reference.lovasz_softmax_with_gradient(logits, target, **options)
 
 
 def _shapes(logits: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
@@ -182,9 +185,7 @@ def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _backward(ctx: Any, loss_gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     # Grad mode is on here only under create_graph=True; the saved gradient would then count as a constant, silently.
     if torch.is_grad_enabled():
-        raise UsageError(
-            "lovasz_softmax: with create_graph=True use method='reference', which can be differentiated twice"
-        )
+        raise UsageError("lovasz_softmax: create_graph=True differentiates twice, which needs method='reference'")
     (gradient,) = ctx.saved_tensors
     return gradient * loss_gradient, None, None, None, None, None, None
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from etnet.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -39,60 +39,120 @@ def lovasz_softmax(
     """
     with torch.autocast(logits.device.type, enabled=False):
         scores = logits if logits.dtype == torch.float64 else logits.float()
-        target = target.long()
-        check_target(target, num_classes=logits.shape[1], ignore_index=ignore_index)
-        pieces = zip(scores.split(1), target.split(1), strict=True) if per_image else [(scores, target)]
-        losses = [
-            _segment_loss(*_pixels(piece, labels, ignore_index), classes)
-            for piece, labels in pieces
-            if _counts(labels, ignore_index)
-        ]
-        # `0 * sum` of nothing: a zero that is still connected to the logits.
+        segments = _segments(scores, target, per_image=per_image, ignore_index=ignore_index)
+        losses = []
+        for segment in segments:
+            ranking = _rank(segment.scores.softmax(dim=1), segment.labels, classes)
+            losses.append((ranking.errors * ranking.weights).sum(dim=1).mean())
+        # The sum of no elements: a zero that is still connected to the logits.
         return torch.stack(losses).mean() if losses else scores.flatten()[:0].sum()
 
 
-def _counts(labels: Tensor, ignore_index: int | None) -> bool:
-    return bool((labels != ignore_index).any()) if ignore_index is not None else labels.numel() > 0
+def lovasz_softmax_with_gradient(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    classes: str | Sequence[int] = "present",
+    per_image: bool = False,
+    ignore_index: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The loss of `lovasz_softmax` and its gradient in closed form, without autograd.
+
+    An operator's implementation runs below autograd, where `torch.autograd.grad` does not work.
+
+    Args:
+        logits: Class scores [N, C, H, W], float32 or float64.
+        target: Class indices [N, H, W], integer.
+        classes: As for `lovasz_softmax`.
+        per_image: As for `lovasz_softmax`.
+        ignore_index: As for `lovasz_softmax`.
+
+    Returns:
+        The loss, a scalar, and its gradient [N, C, H, W], contiguous; both of the type of the logits.
+
+    Raises:
+        DataError: A target is neither a class index nor `ignore_index`.
+    """
+    segments = _segments(logits, target, per_image=per_image, ignore_index=ignore_index)
+    loss = logits.new_zeros(())
+    rows = logits.new_zeros(logits.shape[0], logits.shape[2], logits.shape[3], logits.shape[1])
+    for segment in segments:
+        probabilities = segment.scores.softmax(dim=1)
+        ranking = _rank(probabilities, segment.labels, classes)
+        share = 1 / (len(segments) * len(ranking.errors))
+        loss = loss + share * (ranking.errors * ranking.weights).sum()
+        slope = torch.zeros_like(probabilities)
+        slope[:, ranking.classes] = share * torch.where(ranking.members, -ranking.weights, ranking.weights).T
+        # Chain rule through softmax: dL/dz_c = p_c (d_c - sum_k p_k d_k).
+        mean_slope = (probabilities * slope).sum(dim=1, keepdim=True)
+        rows[segment.images][segment.kept] = probabilities * (slope - mean_slope)
+    return loss, rows.movedim(-1, 1).contiguous()
 
 
-def _pixels(scores: Tensor, labels: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
-    """Scores [P, C] and labels [P] of the pixels that count, in memory order."""
-    rows = scores.movedim(1, -1).reshape(-1, scores.shape[1])
-    flat = labels.reshape(-1)
-    if ignore_index is None:
-        return rows, flat
-    kept = flat != ignore_index
-    return rows[kept], flat[kept]
+class _Segment(NamedTuple):
+    images: slice
+    kept: Tensor  # pixels of these images that count [n, H, W], bool
+    scores: Tensor  # class scores [P, C] of those pixels, in memory order
+    labels: Tensor  # their class indices [P], int64
 
 
-def _segment_loss(rows: Tensor, labels: Tensor, classes: str | Sequence[int]) -> Tensor:
-    probabilities = rows.softmax(dim=1)
-    counted: Iterable[int] = range(rows.shape[1]) if isinstance(classes, str) else classes
+class _Ranking(NamedTuple):
+    classes: Tensor  # classes that count [K], int64
+    members: Tensor  # whether a pixel belongs to the class [K, P], bool
+    errors: Tensor  # m_i of paper eq. 1 [K, P]
+    weights: Tensor  # derivative of the loss with respect to the error [K, P], a constant for autograd
+
+
+def _segments(
+    scores: Tensor,
+    target: Tensor,
+    *,
+    per_image: bool,
+    ignore_index: int | None,
+) -> list[_Segment]:
+    """The images, or the whole batch, without ignored pixels; those of which no pixel is left are dropped."""
+    check_target(target, num_classes=scores.shape[1], ignore_index=ignore_index)
+    labels = target.long()
+    kept = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+    count = scores.shape[0]
+    pieces = [slice(n, n + 1) for n in range(count)] if per_image else [slice(0, count)]
+    return [
+        _Segment(images, kept[images], scores[images].movedim(1, -1)[kept[images]], labels[images][kept[images]])
+        for images in pieces
+        if bool(kept[images].any())
+    ]
+
+
+def _rank(probabilities: Tensor, labels: Tensor, classes: str | Sequence[int]) -> _Ranking:
+    """Errors and weights of pixels [P, C]; equal errors keep their order."""
     if classes == "present":
-        counted = labels.unique().tolist()
-    return torch.stack([_class_loss(probabilities[:, c], labels == c) for c in counted]).mean()
-
-
-def _class_loss(probability: Tensor, foreground: Tensor) -> Tensor:
-    errors = torch.where(foreground, 1 - probability, probability)
-    ranked, order = errors.sort(descending=True, stable=True)
-    return (ranked * jaccard_gradient(foreground[order]).to(ranked.dtype)).sum()
+        counted = labels.unique()
+    else:
+        listed = range(probabilities.shape[1]) if isinstance(classes, str) else classes
+        counted = torch.tensor(list(listed), device=labels.device)
+    members = labels == counted[:, None]
+    chosen = probabilities.T[counted]
+    errors = torch.where(members, 1 - chosen, chosen)
+    order = errors.detach().argsort(dim=1, descending=True, stable=True)
+    growth = jaccard_gradient(members.gather(1, order)).to(errors.dtype)
+    return _Ranking(counted, members, errors, torch.zeros_like(growth).scatter(1, order, growth))
 
 
 def jaccard_gradient(foreground: Tensor) -> Tensor:
     """Discrete derivative of the Jaccard loss along ranked pixels (Berman et al. 2018, Alg. 1).
 
     Args:
-        foreground: Whether each pixel [P], in the order of falling errors, belongs to the class; bool.
+        foreground: Whether each pixel [..., P], in the order of falling errors, belongs to the class; bool.
 
     Returns:
-        The increase of 1 - |intersection| / |union| when that pixel joins the mistaken ones, [P], float64.
+        The increase of 1 - |intersection| / |union| when that pixel joins the mistaken ones, [..., P], float64.
     """
     members = foreground.double()
-    intersection = members.sum() - members.cumsum(0)
-    union = members.sum() + (1 - members).cumsum(0)
+    total = members.sum(dim=-1, keepdim=True)
+    intersection = total - members.cumsum(dim=-1)
+    union = total + (1 - members).cumsum(dim=-1)
     jaccard = 1 - intersection / union
-    return torch.diff(jaccard, prepend=jaccard.new_zeros(1))
+    return torch.diff(jaccard, dim=-1, prepend=torch.zeros_like(total))
 
 
 def check_target(target: Tensor, *, num_classes: int, ignore_index: int | None) -> None:
@@ -101,9 +161,10 @@ def check_target(target: Tensor, *, num_classes: int, ignore_index: int | None) 
     Raises:
         DataError: One is not; the message names its value and position.
     """
-    wrong = (target < 0) | (target >= num_classes)
+    values = target.long()  # compared as int64, so that no ignore_index wraps around in uint8
+    wrong = (values < 0) | (values >= num_classes)
     if ignore_index is not None:
-        wrong &= target != ignore_index
+        wrong &= values != ignore_index
     if not bool(wrong.any()):
         return
     image, row, column = wrong.nonzero()[0].tolist()
