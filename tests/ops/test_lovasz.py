@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etnet import native
+from etnet.errors import DataError, EnvironmentFault, UsageError
+from etnet.ops import lovasz, reference
+from etnet.ops.lovasz import lovasz_softmax
+from helpers.lovasz import choquet_lovasz_softmax
+from helpers.ops import Case, OpTester
+
+
+def random_case(name: str, shape: tuple[int, ...], *, ignore: bool = False, dtype=torch.int64, **options) -> Case:
+    generator = torch.Generator().manual_seed(sum(map(ord, name)))
+    images, classes, height, width = shape
+    logits = 2 * torch.randn(shape, generator=generator)
+    target = torch.randint(0, classes, (images, height, width), generator=generator)
+    if ignore:
+        target[torch.rand(target.shape, generator=generator) < 0.3] = 255
+        options["ignore_index"] = 255
+    return Case(name, (logits, target.to(dtype)), options)
+
+
+def constant_case(name: str, value: float, classes: int, **options) -> Case:
+    target = torch.arange(2 * 3 * 5).view(2, 3, 5) % classes
+    return Case(name, (torch.full((2, classes, 3, 5), value), target), options, smooth=False)
+
+
+def extreme_case(name: str, large: float) -> Case:
+    signs = torch.randint(0, 2, (2, 3, 4, 5), generator=torch.Generator().manual_seed(1)).float() * 2 - 1
+    target = torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(2))
+    return Case(name, (signs * large, target), smooth=False)
+
+
+@pytest.fixture
+def torch_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+class TestLovaszSoftmaxOperator(OpTester):
+    operator = torch.ops.etnet.lovasz_softmax.default
+    cases = [  # noqa: RUF012
+        random_case("binary", (2, 2, 6, 5)),
+        random_case("four_classes", (3, 4, 5, 7)),
+        random_case("uint8_target", (2, 3, 4, 4), dtype=torch.uint8),
+        random_case("int32_target", (2, 3, 4, 4), dtype=torch.int32),
+        random_case("one_pixel", (1, 3, 1, 1)),
+        random_case("more_than_one_block", (1, 2, 1, 2051)),
+        random_case("ignored_pixels", (2, 3, 6, 5), ignore=True),
+        random_case("ignored_pixels_uint8", (2, 3, 6, 5), ignore=True, dtype=torch.uint8),
+        random_case("ignored_class", (2, 3, 6, 5), ignore_index=0),
+        random_case("per_image", (3, 3, 4, 5), per_image=True),
+        random_case("per_image_ignored", (3, 3, 4, 5), ignore=True, per_image=True),
+        random_case("all_classes", (2, 6, 1, 2), classes="all"),
+        random_case("listed_classes", (2, 4, 3, 5), classes=(3, 1)),
+        random_case("listed_absent_class_per_image", (4, 6, 1, 2), classes=[5], per_image=True),
+        constant_case("constant_binary", 0.0, 2),
+        constant_case("constant_four_classes", -3.5, 4),
+        constant_case("constant_per_image", 1.0, 2, per_image=True),
+        extreme_case("logits_of_100", 100.0),
+        extreme_case("logits_of_1e30", 1e30),
+        Case("one_class", (torch.randn(2, 1, 3, 3), torch.zeros(2, 3, 3, dtype=torch.int64)), smooth=False),
+    ]
+
+    def run(self, *inputs, **options):
+        return lovasz_softmax(*inputs, method="sort", **options)
+
+    def twin(self, *inputs, **options):
+        return reference.lovasz_softmax(*inputs, **options)
+
+    def operator_arguments(self, case):
+        classes = case.options.get("classes", "present")
+        logits, target = case.inputs
+        return (
+            logits.clone().requires_grad_(),
+            target if target.dtype == torch.uint8 else target.long(),
+            classes if isinstance(classes, str) else "listed",
+            [] if isinstance(classes, str) else list(classes),
+            case.options.get("per_image", False),
+            case.options.get("ignore_index"),
+            True,
+        )
+
+
+def test_hand_computed_example():
+    # Class 1: errors 0.7 (background), 0.4, 0.1 (its two pixels), each of weight 1/3: loss 0.4.
+    # Class 0: errors 0.7 (its pixel, weight 1), 0.4, 0.1 (weight 0): loss 0.7.
+    probability = torch.tensor([[0.4, 0.3, 0.1], [0.6, 0.7, 0.9]]).view(1, 2, 1, 3)
+    loss = lovasz_softmax(probability.log(), torch.tensor([[[1, 0, 1]]]), method="sort")
+    assert loss.item() == pytest.approx((0.4 + 0.7) / 2, abs=1e-6)
+    single = lovasz_softmax(probability.log(), torch.tensor([[[1, 0, 1]]]), classes=[1], method="sort")
+    assert single.item() == pytest.approx(0.4, abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    shape=st.tuples(st.integers(0, 3), st.integers(1, 5), st.integers(0, 9), st.integers(0, 9)),
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([0.0, 0.1, 3.0, 40.0]),
+    classes=st.sampled_from(["present", "all", (0,)]),
+    per_image=st.booleans(),
+    ignore_index=st.sampled_from([None, 0, 255]),
+)
+def test_any_shape_matches_the_choquet_integral(shape, seed, scale, classes, per_image, ignore_index):
+    images, channels, height, width = shape
+    generator = np.random.default_rng(seed)
+    logits = (scale * generator.standard_normal(shape)).astype(np.float32)
+    target = generator.integers(0, channels, (images, height, width))
+    if ignore_index == 255:
+        target[generator.random(target.shape) < 0.4] = 255
+    expected = choquet_lovasz_softmax(logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index)
+    leaf = torch.from_numpy(logits).requires_grad_()
+    loss = lovasz_softmax(
+        leaf,
+        torch.from_numpy(target),
+        classes=classes,
+        per_image=per_image,
+        ignore_index=ignore_index,
+        method="sort",
+    )
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, abs=2e-6)
+    assert torch.isfinite(leaf.grad).all()
+
+
+def test_gradient_of_ties_follows_the_memory_order():
+    # All errors are 0.5 and G = 1 for class 1: ranked first to last the weights are 1/2, 1/6 (background), 1/3 (its
+    # pixel), 0 (background); through softmax each p (d - mean d) is a quarter of +-weight.
+    logits = torch.zeros(1, 2, 1, 4, requires_grad=True)
+    lovasz_softmax(logits, torch.tensor([[[0, 0, 1, 0]]]), classes=[1], method="sort").backward()
+    expected = torch.tensor([1 / 2, 1 / 6, -1 / 3, 0.0]) / 4
+    torch.testing.assert_close(logits.grad[0, 1, 0], expected)
+    torch.testing.assert_close(logits.grad[0, 0, 0], -expected)
+
+
+@pytest.mark.parametrize("method", ["sort", "reference"])
+class TestDegenerateCases:
+    def loss(self, shape, target, method, **options):
+        logits = torch.randn(shape, generator=torch.Generator().manual_seed(3)).requires_grad_()
+        loss = lovasz_softmax(logits, target, method=method, **options)
+        loss.backward()
+        return loss.item(), logits.grad
+
+    @pytest.mark.parametrize("per_image", [False, True])
+    @pytest.mark.parametrize("shape", [(0, 2, 4, 4), (2, 2, 0, 4), (2, 2, 4, 0)])
+    def test_empty_input_gives_zero(self, method, shape, per_image):
+        target = torch.zeros(shape[0], *shape[2:], dtype=torch.int64)
+        loss, gradient = self.loss(shape, target, method, per_image=per_image)
+        assert loss == 0.0
+        assert gradient.shape == shape
+
+    @pytest.mark.parametrize("per_image", [False, True])
+    def test_all_pixels_ignored_gives_zero_and_zero_gradient(self, method, per_image):
+        target = torch.full((2, 4, 4), 255)
+        loss, gradient = self.loss((2, 3, 4, 4), target, method, per_image=per_image, ignore_index=255, classes="all")
+        assert loss == 0.0
+        assert torch.count_nonzero(gradient) == 0
+
+    def test_an_ignored_image_does_not_dilute_the_mean(self, method):
+        target = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(4))
+        alone, _ = self.loss((1, 3, 4, 4), target[:1], method, per_image=True)
+        target[1] = 255
+        pair, gradient = self.loss((2, 3, 4, 4), target, method, per_image=True, ignore_index=255)
+        # The generator is the same, so the first image has the same logits in both.
+        assert pair == pytest.approx(alone, abs=1e-6)
+        assert torch.count_nonzero(gradient[1]) == 0
+
+    def test_one_class_gives_zero(self, method):
+        loss, gradient = self.loss((2, 1, 3, 3), torch.zeros(2, 3, 3, dtype=torch.int64), method)
+        assert loss == 0.0
+        assert torch.count_nonzero(gradient) == 0
+
+    def test_absent_class_costs_its_largest_probability(self, method):
+        logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(5))
+        target = torch.zeros(1, 4, 4, dtype=torch.int64)
+        loss = lovasz_softmax(logits, target, classes=[2], method=method)
+        assert loss.item() == pytest.approx(logits.softmax(1)[:, 2].max().item(), abs=1e-6)
+
+    def test_absent_class_does_not_count_among_the_present(self, method):
+        logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(6))
+        target = torch.randint(0, 2, (1, 4, 4), generator=torch.Generator().manual_seed(7))
+        present = lovasz_softmax(logits, target, method=method)
+        assert present.item() == lovasz_softmax(logits, target, classes=[0, 1], method=method).item()
+
+    def test_perfect_prediction_costs_nothing(self, method):
+        target = torch.randint(0, 3, (2, 5, 5), generator=torch.Generator().manual_seed(8))
+        logits = 200 * torch.nn.functional.one_hot(target, 3).movedim(-1, 1).float()
+        assert lovasz_softmax(logits, target, method=method).item() == 0.0
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_non_finite_logit_gives_a_nan_loss(self, method, bad):
+        logits = torch.zeros(2, 2, 3, 3)
+        logits[1, 0, 2, 1] = bad
+        target = torch.zeros(2, 3, 3, dtype=torch.int64)
+        assert lovasz_softmax(logits, target, method=method).isnan()
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_non_finite_logit_of_an_ignored_pixel_is_harmless(self, method, bad):
+        logits = torch.zeros(1, 2, 3, 3)
+        logits[0, 0, 2, 1] = bad
+        logits.requires_grad_()
+        target = torch.zeros(1, 3, 3, dtype=torch.int64)
+        target[0, 2, 1] = 255
+        loss = lovasz_softmax(logits, target, ignore_index=255, method=method)
+        loss.backward()
+        assert loss.item() == pytest.approx(0.5)
+        assert torch.isfinite(logits.grad).all()
+
+    def test_minus_infinity_is_probability_zero(self, method):
+        logits = torch.zeros(1, 3, 2, 2)
+        logits[:, 2] = -torch.inf
+        target = torch.tensor([[[0, 1], [1, 0]]])
+        two = lovasz_softmax(logits[:, :2], target, method=method)
+        assert lovasz_softmax(logits, target, method=method).item() == two.item()
+
+    @pytest.mark.parametrize(
+        ("value", "dtype", "ignore_index", "tail"),
+        [
+            (3, torch.int64, None, "0..2"),
+            (-1, torch.int32, 255, "0..2 or the ignore_index 255"),
+            (200, torch.uint8, 7, "7"),
+        ],
+    )
+    def test_target_out_of_range_is_named_with_its_position(self, method, value, dtype, ignore_index, tail):
+        target = torch.zeros(2, 4, 5, dtype=dtype)
+        target[1, 2, 3] = value
+        target[1, 3, 0] = value
+        message = rf"value {value} at \[image 1, row 2, column 3\]; expected a class index in .*{tail}$"
+        with pytest.raises(DataError, match=message):
+            lovasz_softmax(torch.zeros(2, 3, 4, 5), target, ignore_index=ignore_index, method=method)
+
+    def test_ignore_index_beyond_uint8_ignores_nothing(self, method):
+        target = torch.full((1, 2, 2), 1, dtype=torch.uint8)
+        loss = lovasz_softmax(torch.zeros(1, 2, 2, 2), target, ignore_index=257, method=method)
+        assert loss.item() == pytest.approx(0.5)
+
+
+def test_nan_fills_the_whole_gradient():
+    logits = torch.zeros(2, 2, 3, 3)
+    logits[0, 0, 0, 0] = torch.nan
+    logits.requires_grad_()
+    lovasz_softmax(logits, torch.zeros(2, 3, 3, dtype=torch.int64), method="sort").backward()
+    assert logits.grad.isnan().all()
+
+
+def test_gradient_is_scaled_by_what_follows():
+    case = TestLovaszSoftmaxOperator.cases[0]
+    logits = case.inputs[0].clone().requires_grad_()
+    (once,) = torch.autograd.grad(lovasz_softmax(logits, case.inputs[1]), logits)
+    (scaled,) = torch.autograd.grad(-4 * lovasz_softmax(logits, case.inputs[1]), logits)
+    assert torch.equal(scaled, -4 * once)
+
+
+def test_no_gradient_is_computed_where_none_is_wanted():
+    logits, target = TestLovaszSoftmaxOperator.cases[1].inputs
+    expected = lovasz_softmax(logits.clone().requires_grad_(), target).item()
+    plain = lovasz_softmax(logits, target)
+    assert not plain.requires_grad
+    assert plain.item() == expected
+    with torch.no_grad():
+        assert lovasz_softmax(logits.clone().requires_grad_(), target).item() == expected
+
+
+def test_second_differentiation_is_refused_and_the_reference_method_allows_it():
+    logits, target = TestLovaszSoftmaxOperator.cases[0].inputs
+    logits = logits.clone().requires_grad_()
+    with pytest.raises(UsageError, match="method='reference'"):
+        torch.autograd.grad(lovasz_softmax(logits, target), logits, create_graph=True)
+    loss = lovasz_softmax(logits, target, method="reference")
+    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), logits)
+    assert torch.isfinite(second).all()
+    assert torch.count_nonzero(second) > 0
+
+
+def test_exports_as_one_node():
+    class Criterion(torch.nn.Module):
+        def forward(self, logits, target):
+            return lovasz_softmax(logits, target)
+
+    program = torch.export.export(Criterion(), TestLovaszSoftmaxOperator.cases[0].inputs)
+    targets = [node.target for node in program.graph.nodes]
+    assert targets.count(torch.ops.etnet.lovasz_softmax.default) == 1
+
+
+@pytest.mark.long
+def test_inductor_compiles_it():
+    logits, target = TestLovaszSoftmaxOperator.cases[0].inputs
+    compiled = torch.compile(lambda a, b: 2 * lovasz_softmax(3 * a, b), fullgraph=True)
+    assert compiled(logits, target).item() == pytest.approx(2 * lovasz_softmax(3 * logits, target).item(), abs=1e-6)
+
+
+class TestWrongArguments:
+    logits = torch.zeros(2, 3, 4, 5)
+    target = torch.zeros(2, 4, 5, dtype=torch.int64)
+
+    @pytest.mark.parametrize("shape", [(2, 3, 4), (2, 0, 4, 5), (3,)])
+    def test_logits_of_another_shape_are_refused(self, shape):
+        with pytest.raises(UsageError, match=r"\[N, C, H, W\]"):
+            lovasz_softmax(torch.zeros(shape), self.target)
+
+    def test_integer_logits_are_refused(self):
+        with pytest.raises(UsageError, match=r"torch\.int64"):
+            lovasz_softmax(self.logits.long(), self.target)
+
+    @pytest.mark.parametrize(
+        "target",
+        [torch.zeros(2, 5, 4, dtype=torch.int64), torch.zeros(2, 4, 5), torch.zeros(2, 4, 5, dtype=torch.bool)],
+    )
+    def test_target_of_another_shape_or_type_is_refused(self, target):
+        with pytest.raises(UsageError, match=r"expected integer class indices of shape \[2, 4, 5\]"):
+            lovasz_softmax(self.logits, target)
+
+    @pytest.mark.parametrize("classes", ["some", [], [0, 0], [3], [-1]])
+    def test_unknown_classes_are_refused(self, classes):
+        with pytest.raises(UsageError, match="classes is"):
+            lovasz_softmax(self.logits, self.target, classes=classes)
+
+    def test_unknown_method_is_refused(self):
+        with pytest.raises(UsageError, match="method is 'fast'"):
+            lovasz_softmax(self.logits, self.target, method="fast")
+
+    def test_target_on_another_device_is_refused(self):
+        with pytest.raises(UsageError, match="target is on meta"):
+            lovasz_softmax(self.logits, self.target.to("meta"))
+
+    def test_sort_on_a_device_without_kernel_is_refused(self):
+        with pytest.raises(EnvironmentFault, match="no kernel for meta"):
+            lovasz_softmax(self.logits.to("meta"), self.target.to("meta"), method="sort")
+
+
+@pytest.mark.parametrize("case", TestLovaszSoftmaxOperator.cases, ids=lambda case: case.name)
+def test_twin_behind_the_operator_gives_the_same(case, monkeypatch):
+    # What runs for CUDA tensors, and on the CPU where the native module is missing.
+    expected = lovasz_softmax(*case.inputs, **case.options).item()
+    monkeypatch.setattr(native, "module", lambda: None)
+    leaf = case.inputs[0].clone().requires_grad_()
+    loss = lovasz_softmax(leaf, *case.inputs[1:], **case.options)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, abs=2e-6)
+    if case.smooth:
+        twin_gradient = leaf.grad.clone()
+        monkeypatch.undo()
+        leaf.grad = None
+        lovasz_softmax(leaf, *case.inputs[1:], **case.options).backward()
+        torch.testing.assert_close(twin_gradient, leaf.grad, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", TestLovaszSoftmaxOperator.cases, ids=lambda case: case.name)
+def test_cuda_tensors_give_the_same(case):
+    logits, target = (tensor.cuda() for tensor in case.inputs)
+    expected = lovasz_softmax(*case.inputs, **case.options).item()
+    loss = lovasz.lovasz_softmax(logits.requires_grad_(), target, **case.options)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+    assert logits.grad.is_cuda

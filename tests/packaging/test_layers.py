@@ -1,0 +1,128 @@
+"""Import from below only: the layers of the package, checked on the sources without importing them."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import etnet
+
+PACKAGE = Path(etnet.__file__).parent
+
+LAYERS = {
+    1: {"errors", "types", "config", "manifest", "native", "_native"},
+    2: {"ops", "ndops"},
+    3: {"data", "models", "losses", "metrics"},
+    4: {"export", "inference", "trt"},
+    5: {"training"},  # above inference: validation scores with the predictor that users get
+    6: {"cli"},
+}
+LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
+MAY_IMPORT_SIBLINGS = {1}
+OUTSIDE = {"__init__", "__main__"}
+"""Entry points: `etnet/__init__.py` loads its public names lazily, `__main__.py` starts the command line."""
+
+WITHOUT_TORCH = [
+    "etnet",
+    "etnet.cli.main",
+    "etnet.config.load",
+    "etnet.data.edges",
+    "etnet.data.io",
+    "etnet.inference.predictor",
+    "etnet.manifest",
+    "etnet.metrics.overlap",
+    "etnet.native",
+]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imports_at_run_time(node: ast.AST):
+    """(line, module) of every import below `node`, those inside functions included."""
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child):
+            continue
+        if isinstance(child, ast.Import):
+            yield from ((child.lineno, alias.name) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            if child.module == "etnet":
+                yield from ((child.lineno, f"etnet.{alias.name}") for alias in child.names)
+            else:
+                yield child.lineno, child.module or ""
+        else:
+            yield from imports_at_run_time(child)
+
+
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if room_of(path) not in OUTSIDE)
+
+
+def test_every_file_belongs_to_a_layer():
+    assert [str(path) for path in SOURCES if room_of(path) not in LAYER_OF] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_come_from_layers_below(path):
+    room = room_of(path)
+    wrong = []
+    for line, module in imports_at_run_time(ast.parse(path.read_text())):
+        root, *rest = module.split(".")
+        if root != "etnet" or not rest or rest[0] in (room, "__version__"):
+            continue
+        layer, imported = LAYER_OF[room], LAYER_OF.get(rest[0], 99)
+        if imported > layer or (imported == layer and layer not in MAY_IMPORT_SIBLINGS):
+            wrong.append(f"{path.name}:{line} ({room}, layer {layer}) imports {module} (layer {imported})")
+    assert wrong == []
+
+
+def test_a_violation_would_be_found():
+    source = "from etnet.models import ETNet\ndef f():\n    import etnet.cli.main\n    from etnet import ops"
+    assert [name for _, name in imports_at_run_time(ast.parse(source))] == [
+        "etnet.models",
+        "etnet.cli.main",
+        "etnet.ops",
+    ]
+    hidden = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import etnet.models"
+    assert [name for _, name in imports_at_run_time(ast.parse(hidden))] == ["typing"]
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_deployment_modules_import_without_torch(module):
+    program = f"import sys; sys.modules['torch'] = sys.modules['timm'] = None; import {module}"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_only_one_file_takes_tensor_addresses():
+    users = {path.name for path in SOURCES if "data_ptr(" in path.read_text()}
+    assert users == {"_launch.py"}
+
+
+def test_names_that_say_nothing_are_not_used():
+    banned = {"utils", "helpers", "common", "manager", "misc"}
+    names = itertools.chain.from_iterable(path.relative_to(PACKAGE).with_suffix("").parts for path in SOURCES)
+    assert banned.isdisjoint(names)
+
+
+def test_files_and_functions_stay_readable():
+    too_long = []
+    for path in SOURCES:
+        source = path.read_text()
+        if source.count("\n") > 400:
+            too_long.append(f"{path.name}: {source.count(chr(10))} lines")
+        too_long += [
+            f"{path.name}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno + 1 > 60
+        ]
+    assert too_long == []
