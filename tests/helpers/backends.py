@@ -10,9 +10,7 @@ CLASS_NAMES = ("background", "vessel", "optic_disc")
 CLASS_COLORS = ((0, 0, 0), (46, 204, 113), (231, 76, 60))
 
 
-def contract(
-    num_classes: int = 3, *, image_size: tuple[int, int] | None = None, size_multiple: int = 16
-) -> Contract:
+def contract(num_classes: int = 3, *, image_size: tuple[int, int] | None = None, size_multiple: int = 16) -> Contract:
     """A contract of up to three classes."""
     return Contract(
         class_names=CLASS_NAMES[:num_classes],

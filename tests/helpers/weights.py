@@ -15,7 +15,7 @@ from etnet.manifest import encode_header
 def small_recipe(**data: Any) -> Recipe:
     """A recipe of a small network without downloads; keywords replace values of its data section."""
     section = {"class_names": ["background", "vessel", "optic_disc"], **data}
-    model = {"encoder": "resnet18", "encoder_weights": "none", "decoder_channels": 16, "edge_channels": 8}
+    model = {"encoder": "test_resnet", "encoder_weights": "none", "decoder_channels": 16, "edge_channels": 8}
     return recipe_from_values({"name": "small", "data": section, "model": model}, "test recipe")
 
 

@@ -5,12 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-from helpers.backends import PixelBackend, contract, image_of, random_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etnet.errors import CheckFailed, DataError, EnvironmentFault, ModelFileError
 from etnet.inference.predictor import Predictor
+from helpers.backends import PixelBackend, contract, image_of, random_labels
 
 
 @settings(max_examples=40, deadline=None)

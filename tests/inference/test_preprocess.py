@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.backends import contract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etnet.errors import DataError
 from etnet.inference.preprocess import fit, plan, restore
+from helpers.backends import contract
 
 
 def noise(height: int, width: int) -> np.ndarray:

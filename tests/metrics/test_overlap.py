@@ -30,9 +30,7 @@ def test_scores_equal_those_of_scikit_learn(pair):
     reference = {
         "dice": sklearn_metrics.f1_score(target, labels, labels=classes, average=None, zero_division=np.nan),
         "iou": _jaccard(target, labels, classes),
-        "sensitivity": sklearn_metrics.recall_score(
-            target, labels, labels=classes, average=None, zero_division=np.nan
-        ),
+        "sensitivity": sklearn_metrics.recall_score(target, labels, labels=classes, average=None, zero_division=np.nan),
     }
     for name, expected in reference.items():
         np.testing.assert_allclose(getattr(got, name), expected, equal_nan=True, err_msg=name)

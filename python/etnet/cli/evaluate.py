@@ -26,15 +26,22 @@ Split = Literal["train", "validation", "test", "all"]
 
 @click.command("evaluate", short_help="Score trained weights on labelled images.")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the data set.")
+@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set.")
 @click.option(
-    "--recipe", "recipe_source", help="Recipe that says how to read the data [default: the one in the weights]."
+    "--recipe",
+    "recipe_source",
+    metavar="NAME|FILE",
+    help="Recipe that says how to read the data [default: the one in the weights].",
 )
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which images to score.")
 @click.option(
-    "--output", "output_folder", type=click.Path(path_type=Path), help=f"Folder for results [default: {RUNS}/RUN]."
+    "--output",
+    "output_folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help=f"Folder for results [default: {RUNS}/RUN].",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to run.")
 @click.option("--overwrite", is_flag=True, help="Write into an --output folder that is not empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json to stdout, and nothing else there.")
 def command(
@@ -47,7 +54,10 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Score MODEL (a run directory or weights file) against the ground truth of a data set.
+    r"""Score MODEL (a run directory or weights file) against the ground truth of a data set.
+
+    \b
+    etnet evaluate runs/train/drive --data DRIVE/
 
     Each image is scored at its own size. "Pooled" counts the pixels of all images together; "image mean" scores every
     image and averages. Data sets with a field of view are scored over the whole image and inside it. Writes
@@ -126,28 +136,34 @@ def print_report(report: EvaluationReport) -> None:
     console = output()
     for name, region in report.regions.items():
         console.print(region_table(REGION_TITLES[name], region, report.class_names))
+    console.print("The mean Dice is over the foreground classes, the mean IoU over all classes.\n", soft_wrap=True)
 
 
 def region_table(title: str, region: RegionScores, class_names: tuple[str, ...]) -> Table:
     """The scores of a region: pooled first, the mean over images below."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(
-        title=f"{title}, {region.images} images", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+        title=f"{title}, {region.images} images",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    for column in ("", "class"):
-        table.add_column(column)
+    table.add_column("", no_wrap=True)
     for column in ("Dice", "IoU", "sensitivity", "specificity", "accuracy"):
-        table.add_column(column, justify="right")
-    groups = (("pooled over all pixels", region.pooled.to_dict()), ("mean over images", region.image_mean))
+        table.add_column(column, justify="right", no_wrap=True)
+    groups = (("Pooled over all pixels", region.pooled.to_dict()), ("Mean over images", region.image_mean))
     for label, scores in groups:
-        for position, name in enumerate(class_names):
+        table.add_row(Text(label, style="italic"))
+        for name in class_names:
             row = scores["classes"][name]
             cells = [shown(row[score]) for score in ("dice", "iou", "sensitivity", "specificity")]
-            table.add_row(label if position == 0 else "", name, *cells, "")
-        means = [shown(scores["mean_dice"]), shown(scores["mean_iou"]), "", "", shown(scores["accuracy"])]
-        table.add_row("", "all (Dice: foreground)", *means, style="bold", end_section=True)
+            table.add_row(Text(f"  {name}"), *cells)
+        means = [shown(scores["mean_foreground_dice"]), shown(scores["mean_iou"]), "", "", shown(scores["accuracy"])]
+        table.add_row("  mean of the classes", *means, style="bold", end_section=True)
     return table
 
 

@@ -22,13 +22,20 @@ RUNS = Path("runs/infer")
 @click.command("infer", short_help="Segment every image of a folder.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--model", type=click.Path(path_type=Path), help="Run directory or weights file [default: the newest run]."
+    "--model",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Run directory or weights file [default: the newest run].",
 )
 @click.option(
-    "--output", "output_folder", type=click.Path(path_type=Path), help=f"Folder for results [default: {RUNS}/NAME]."
+    "--output",
+    "output_folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help=f"Folder for results [default: {RUNS}/NAME].",
 )
 @click.option("--overlay", is_flag=True, help="Also draw the classes over each image.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to run.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images per network run.")
 @click.option("--overwrite", is_flag=True, help="Write into an --output folder that is not empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json to stdout, and nothing else there.")
@@ -42,7 +49,10 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Segment the images of FOLDER (or one image file) with trained weights.
+    r"""Segment the images of FOLDER (or one image file) with trained weights.
+
+    \b
+    etnet infer my_images/ --model runs/train/drive --overlay
 
     Writes masks/ (class indices as 8-bit palette PNG), edges/ (probability of a boundary times 255), overlays/ with
     --overlay, summary.json and failed.csv. Every mask has the size of its image as displayed: the orientation that a

@@ -162,7 +162,7 @@ def write_per_image(report: EvaluationReport, path: Path) -> None:
     """Write one row per image with the scores of every region; an undefined score is an empty cell."""
     regions = list(report.regions)
     scores = [f"{name}_{score}" for name in report.class_names for score in _CLASS_SCORES]
-    general = ("accuracy", "mean_iou", "mean_dice")
+    general = ("accuracy", "mean_iou", "mean_foreground_dice")
     header = ["image", *(f"{region}_{column}" for region in regions for column in (*general, *scores)), "seconds"]
     rows = []
     for image in report.images:
@@ -193,16 +193,17 @@ def write_extremes(
     pictures = []
     with disk_faults(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for label, image in choose_extremes(report.worst_to_best()):
+    ranked = report.worst_to_best()
+    for label, image in choose_extremes(ranked):
         sample = dataset.load(position[image.id])
         scores = report.scores_of(image)
-        kind, number = label.split("_")
+        rank = f"rank {len(ranked) - ranked.index(image)} of {len(ranked)}"
         picture = draw_comparison(
             sample.image,
             predictor.predict(sample.image).labels,
             sample.mask,
             predictor.contract,
-            title=f"{image.id}     Dice {scores.mean_dice:.3f}     accuracy {scores.accuracy:.3f}     {kind} {number}",
+            title=f"{image.id}     Dice {scores.mean_dice:.3f}     accuracy {scores.accuracy:.3f}     {rank}",
             ignore_index=ignore_index,
         )
         path = folder / f"{label}_{image.id}.png"
@@ -228,7 +229,7 @@ def _mean_scores(each: Sequence[dict[str, Any]], class_names: Sequence[str]) -> 
         return None if math.isnan(result) else result
 
     return {
-        **{key: mean([scores[key] for scores in each]) for key in ("accuracy", "mean_iou", "mean_dice")},
+        **{key: mean([scores[key] for scores in each]) for key in ("accuracy", "mean_iou", "mean_foreground_dice")},
         "classes": {
             name: {score: mean([scores["classes"][name][score] for scores in each]) for score in _CLASS_SCORES}
             for name in class_names

@@ -121,7 +121,7 @@ class OverlapScores:
         return {
             "accuracy": _number(self.accuracy),
             "mean_iou": _number(self.mean_iou),
-            "mean_dice": _number(self.mean_dice),
+            "mean_foreground_dice": _number(self.mean_dice),
             "pixels": self.pixels,
             "classes": {
                 name: {

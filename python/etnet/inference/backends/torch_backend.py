@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,11 +30,11 @@ def resolve_device(device: str) -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name, _, index = device.partition(":")
-    if name not in ("cpu", "cuda") or (index and not index.isdecimal()):
+    match = re.fullmatch(r"cpu|cuda(?::([0-9]{1,3}))?", device)
+    if match is None:
         raise UsageError(f"device is '{device}'; expected auto, cpu, cuda or cuda:N")
-    if name == "cuda":
-        _check_cuda(int(index or 0))
+    if device != "cpu":
+        _check_cuda(int(match[1] or 0))
     return torch.device(device)
 
 

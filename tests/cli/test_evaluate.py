@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from etnet.cli.evaluate import shown
+from etnet.cli.main import main
+from etnet.config.load import dump_recipe
+from etnet.inference.predictor import Predictor
+from helpers.backends import PixelBackend, contract, image_of, random_labels
+from helpers.weights import small_recipe, write_header_only, write_untrained
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A working directory with a labelled folder `data`: 4 images for training, 2 for testing."""
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path / "data", count=4)
+    write_pairs(tmp_path / "data/test", count=2)
+    return tmp_path
+
+
+@pytest.fixture
+def model(here, monkeypatch) -> Path:
+    """A run whose network is replaced by pixel arithmetic."""
+    monkeypatch.setattr(Predictor, "from_weights", lambda path, *, device: Predictor(PixelBackend(), contract()))
+    write_header_only(here / "runs/train/first/weights/best.safetensors", small_recipe(validation_fraction=0.25))
+    return Path("runs/train/first")
+
+
+def write_pairs(root: Path, *, count: int) -> None:
+    """Pairs that `PixelBackend` segments without a mistake, but for one pixel each."""
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for seed in range(count):
+        labels = random_labels(10, 10, seed=seed)
+        labels[0, 0] = 0
+        Image.fromarray(labels).save(root / f"masks/{seed}.png")
+        labels[0, 0] = 1
+        Image.fromarray(image_of(labels)).save(root / f"images/{seed}.png")
+
+
+def evaluate(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def one_sentence(result: Result, code: int, *words: str) -> None:
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    for word in words:
+        assert word in lines[0]
+
+
+def test_scores_tables_and_pictures_are_written(here, model):
+    result = evaluate(model, "--data", "data")
+    assert result.exit_code == 0, result.output
+    assert "Results: runs/evaluate/first" in result.stdout
+    assert "Next: etnet infer" in result.stdout
+    metrics = json.loads((here / "runs/evaluate/first/metrics.json").read_text("utf-8"))
+    assert metrics["regions"]["whole_image"]["pooled"]["accuracy"] == pytest.approx(198 / 200)
+    assert metrics["data"] == {"root": "data", "dataset": "folder", "split": "test"}
+    assert len(metrics["model"]["sha256"]) == 64
+    with (here / "runs/evaluate/first/per_image.csv").open(newline="", encoding="utf-8") as stream:
+        assert [row["image"] for row in csv.DictReader(stream)] == ["0", "1"]
+    pictures = sorted(path.name[:7] for path in (here / "runs/evaluate/first/overlays").iterdir())
+    assert pictures == ["best_1_", "worst_1"]
+
+
+def test_the_table_shows_pooled_and_mean_scores_in_80_columns(here, model):
+    lines = evaluate(model, "--data", "data").stdout.splitlines()
+    assert any(line.startswith("Whole image, 2 images") for line in lines)
+    start = next(index for index, line in enumerate(lines) if "Pooled over all pixels" in line)
+    rows = [line.split() for line in lines[start + 1 : start + 5]]
+    assert [row[0] for row in rows] == ["background", "vessel", "optic_disc", "mean"]
+    assert rows[3][-1] == "0.9900"
+    assert any("Mean over images" in line for line in lines)
+    assert not any("…" in line for line in lines)
+
+
+@pytest.mark.parametrize(("split", "images"), [("test", 2), ("validation", 1), ("train", 3), ("all", 4)])
+def test_the_split_chooses_the_images(here, model, split, images):
+    result = evaluate(model, "--data", "data", "--split", split, "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert json.loads((here / "out/metrics.json").read_text("utf-8"))["images"] == images
+    assert ("trained on" in result.stderr) == (split in ("train", "all"))
+
+
+def test_json_goes_to_stdout_alone(here, model):
+    result = evaluate(model, "--data", "data", "--json")
+    assert json.loads(result.stdout) == json.loads((here / "runs/evaluate/first/metrics.json").read_text("utf-8"))
+    assert "Results: " in result.stderr
+
+
+def test_a_recipe_can_say_how_the_data_are_read(here, model):
+    for path in (here / "data/test/masks").iterdir():
+        with Image.open(path) as mask:
+            values = np.array([0, 100, 200], np.uint8)[np.array(mask)]
+        Image.fromarray(values).save(path)
+    one_sentence(evaluate(model, "--data", "data"), 3, "mask_values")
+    recipe = small_recipe(mask_values={0: 0, 100: 1, 200: 2})
+    (here / "mine.yaml").write_text(dump_recipe(recipe), "utf-8")
+    result = evaluate(model, "--data", "data", "--recipe", "mine.yaml")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_recipe_with_other_classes_is_refused(here, model):
+    one_sentence(evaluate(model, "--data", "data", "--recipe", "drive"), 3, "other classes", "optic_disc")
+    assert not (here / "runs/evaluate").exists()
+
+
+def test_an_empty_validation_part_is_one_sentence(here, model):
+    (here / "mine.yaml").write_text(dump_recipe(small_recipe(validation_fraction=0.0)), "utf-8")
+    result = evaluate(model, "--data", "data", "--recipe", "mine.yaml", "--split", "validation")
+    one_sentence(result, 3, "no images", "--split")
+    assert not (here / "runs/evaluate").exists()
+
+
+def test_missing_data_are_one_sentence_and_leave_nothing(here, model):
+    one_sentence(evaluate(model, "--data", "missing"), 3, "missing")
+    assert not (here / "runs/evaluate").exists()
+
+
+def test_a_missing_model_is_one_sentence(here):
+    one_sentence(evaluate("runs/train/none", "--data", "data"), 3, "runs/train/none")
+
+
+def test_a_full_output_folder_is_refused_and_untouched(here, model):
+    (here / "out").mkdir()
+    (here / "out/mine.txt").touch()
+    one_sentence(evaluate(model, "--data", "data", "--output", "out"), 2, "not empty")
+    assert [path.name for path in (here / "out").iterdir()] == ["mine.txt"]
+    assert evaluate(model, "--data", "data", "--output", "out", "--overwrite").exit_code == 0
+
+
+def test_a_broken_image_stops_the_scoring_with_its_name(here, model):
+    path = here / "data/test/images/1.png"
+    path.write_bytes(path.read_bytes()[:60])
+    one_sentence(evaluate(model, "--data", "data"), 3, "1.png")
+    assert not (here / "runs/evaluate").exists()
+
+
+def test_an_undefined_score_is_a_dash():
+    assert shown(None) == "-"
+    assert shown(0.77444) == "0.7744"
+
+
+def test_drive_is_scored_over_the_whole_image_and_inside_the_field_of_view(here, drive_root, tmp_path):
+    small = tmp_path / "DRIVE"
+    for part in ("images", "1st_manual", "mask"):
+        source = drive_root / "test" / part
+        (small / "test" / part).mkdir(parents=True)
+        for path in sorted(source.iterdir())[:1]:
+            (small / "test" / part / path.name).symlink_to(path)
+    recipe = small_recipe(dataset="drive", class_names=["background", "vessel"])
+    write_untrained(here / "model/weights/best.safetensors", recipe)
+    result = evaluate("model", "--data", small, "--output", "out", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    regions = json.loads((here / "out/metrics.json").read_text("utf-8"))["regions"]
+    assert regions["whole_image"]["pooled"]["pixels"] == 584 * 565
+    assert 0.6 * 584 * 565 < regions["field_of_view"]["pooled"]["pixels"] < 0.75 * 584 * 565
+    assert "Inside the field of view, 1 images" in result.stdout

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from etnet.cli.main import main
+from etnet.inference.predictor import Predictor
+from helpers.backends import PixelBackend, contract, image_of, random_labels
+from helpers.weights import small_recipe, write_header_only, write_untrained
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def model(here, monkeypatch) -> Path:
+    """A run whose network is replaced by pixel arithmetic."""
+    monkeypatch.setattr(Predictor, "from_weights", lambda path, *, device: Predictor(PixelBackend(), contract()))
+    write_header_only(here / "runs/train/first/weights/best.safetensors")
+    return Path("runs/train/first")
+
+
+def infer(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, ["infer", *map(str, arguments)])
+    # Anything else than an exit is a traceback on the user's screen.
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def write_images(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, name in enumerate(names):
+        Image.fromarray(image_of(random_labels(9, 12, seed=seed))).save(folder / name)
+    return folder
+
+
+def one_sentence(result: Result, code: int, *words: str) -> None:
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    for word in words:
+        assert word in lines[0]
+    assert "Traceback" not in result.output
+
+
+def test_a_folder_is_segmented_into_a_fresh_numbered_folder(here, model):
+    write_images(here / "eyes", "a.png", "b.png")
+    for name in ("eyes", "eyes-2"):
+        result = infer("eyes/", "--model", model)
+        assert result.exit_code == 0, result.output
+        assert f"Results: runs/infer/{name}" in result.stdout
+        assert "Next: etnet infer eyes --model" in result.stdout
+        assert "2 of 2 images segmented" in result.stdout
+        assert sorted(path.name for path in (here / "runs/infer" / name / "masks").iterdir()) == ["a.png", "b.png"]
+
+
+def test_the_summary_says_how_the_masks_were_made(here, model):
+    write_images(here / "eyes", "a.png")
+    (here / "eyes/notes.txt").touch()
+    assert infer("eyes", "--output", "out", "--overlay", "--batch-size", 2).exit_code == 0
+    summary = json.loads((here / "out/summary.json").read_text("utf-8"))
+    assert summary["settings"] == {"input": "eyes", "overlay": True, "device": "auto", "batch_size": 2}
+    assert summary["counts"] == {"found": 1, "done": 1, "failed": 0, "skipped_other_files": 1}
+    assert summary["model"]["path"] == "runs/train/first/weights/best.safetensors"
+    assert len(summary["model"]["sha256"]) == 64
+    assert summary["model"]["class_names"] == ["background", "vessel", "optic_disc"]
+    assert summary["ran_on"] == "pixel arithmetic"
+    assert summary["versions"]["numpy"] == np.__version__
+    assert sum(summary["images"][0]["class_share"].values()) == pytest.approx(1, abs=1e-5)
+    assert (here / "out/overlays/a.png").is_file()
+
+
+def test_without_a_model_the_newest_run_is_taken_and_named(here, model):
+    write_images(here / "eyes", "a.png")
+    result = infer("eyes")
+    assert result.exit_code == 0, result.output
+    assert "Model: runs/train/first (the newest run" in result.stderr
+
+
+def test_without_a_model_and_a_run_it_is_said_how_to_get_one(here):
+    write_images(here / "eyes", "a.png")
+    one_sentence(infer("eyes"), 2, "--model", "etnet train", "etnet demo")
+    assert not (here / "runs").exists()
+
+
+def test_json_goes_to_stdout_alone(here, model):
+    write_images(here / "eyes", "a.png")
+    result = infer("eyes", "--model", model, "--json")
+    assert json.loads(result.stdout)["counts"]["done"] == 1
+    assert "Results: runs/infer/eyes" in result.stderr
+
+
+def test_a_bad_file_gives_exit_code_6_and_its_reason(here, model):
+    write_images(here / "eyes", "a.png", "c.png")
+    (here / "eyes/b.png").write_text("no picture")
+    result = infer("eyes", "--output", "out")
+    one_sentence(result, 6, "1 of 3 images", "out/failed.csv", "b.png")
+    assert "Results: out" in result.stdout
+    with (here / "out/failed.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["file"] for row in rows] == ["b.png"]
+    assert json.loads((here / "out/summary.json").read_text("utf-8"))["failed"] == rows
+
+
+def test_a_single_bad_file_is_an_error_of_the_data(here, model):
+    (here / "b.png").touch()
+    one_sentence(infer("b.png", "--model", model), 3, "b.png", "0 bytes")
+
+
+def test_a_single_file_gives_its_name_to_the_results(here, model):
+    write_images(here, "eye.png")
+    result = infer("eye.png", "--model", model)
+    assert "Results: runs/infer/eye\n" in result.stdout
+
+
+def test_the_current_folder_is_an_input_too(here, model, monkeypatch):
+    write_images(here / "eyes", "a.png")
+    monkeypatch.chdir(here / "eyes")
+    result = infer(".", "--model", here / model)
+    assert "Results: runs/infer/eyes" in result.stdout
+
+
+def test_a_full_output_folder_is_refused_and_untouched(here, model):
+    write_images(here / "eyes", "a.png")
+    (here / "out").mkdir()
+    (here / "out/mine.txt").write_text("mine")
+    one_sentence(infer("eyes", "--output", "out"), 2, "not empty", "--overwrite")
+    assert [path.name for path in (here / "out").iterdir()] == ["mine.txt"]
+    result = infer("eyes", "--output", "out", "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert (here / "out/mine.txt").read_text() == "mine"
+    assert (here / "out/masks/a.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda folder: None, ("no such folder",)),
+        (lambda folder: folder.mkdir(), ("holds no file", "png")),
+        (lambda folder: write_images(folder / "images", "a.png"), ("sub-folder images",)),
+    ],
+)
+def test_inputs_without_images_are_one_sentence_and_leave_nothing(here, model, prepare, words):
+    prepare(here / "eyes")
+    one_sentence(infer("eyes", "--model", model), 3, "eyes", *words)
+    assert not (here / "runs/infer").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda path: None, "no such"),
+        (lambda path: path.write_bytes(b"junk"), "safetensors"),
+        (lambda path: path.mkdir(), "weights"),
+    ],
+)
+def test_a_model_that_is_none_is_one_sentence_and_leaves_nothing(here, make, word):
+    write_images(here / "eyes", "a.png")
+    make(here / "model")
+    one_sentence(infer("eyes", "--model", "model"), 3, "model", word)
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--batch-size", "0"), ("--device", "gpu"), ("--batch", "x")])
+def test_a_wrong_option_is_a_usage_error(here, option, value):
+    write_images(here / "eyes", "a.png")
+    write_untrained(here / "runs/train/first/weights/best.safetensors")
+    result = infer("eyes", option, value)
+    assert result.exit_code == 2
+    assert not (here / "runs/infer").exists()
+
+
+def test_a_trained_network_segments_from_the_command_line(here):
+    write_untrained(here / "runs/train/first/weights/best.safetensors", small_recipe())
+    write_images(here / "eyes", "a.png", "b.png")
+    result = infer("eyes", "--device", "cpu", "--overlay")
+    assert result.exit_code == 0, result.output
+    for kind in ("masks", "edges"):
+        with Image.open(here / f"runs/infer/eyes/{kind}/a.png") as picture:
+            assert picture.size == (12, 9)
+
+
+def test_drive_photographs_give_masks_of_their_size(here, drive_root):
+    write_untrained(here / "model/weights/best.safetensors", small_recipe())
+    photograph = sorted((drive_root / "test/images").iterdir())[0]
+    result = infer(photograph, "--model", "model", "--output", "out", "--device", "cpu", "--overlay")
+    assert result.exit_code == 0, result.output
+    with Image.open(here / f"out/masks/{photograph.stem}.png") as mask:
+        assert mask.size == (565, 584)
+        assert mask.mode == "P"

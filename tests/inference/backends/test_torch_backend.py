@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from etnet.errors import EnvironmentFault, ModelFileError, UsageError
+from etnet.inference.backends import torch_backend
+from etnet.inference.backends.torch_backend import TorchBackend, resolve_device
+from etnet.inference.predictor import Predictor
+from etnet.models import ETNetOutput, build_model
+from etnet.types import Contract
+from helpers.backends import contract
+from helpers.weights import small_recipe, write_untrained
+
+
+class Channels(nn.Module):
+    """Gives the normalised channels as logits, so that the arithmetic around a network can be checked."""
+
+    def __init__(self, *, edges: bool = True) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.edges = edges
+
+    def forward(self, image: torch.Tensor) -> ETNetOutput:
+        scaled = image * self.scale
+        return ETNetOutput(scaled, scaled[:, :2] if self.edges else None)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def softmax(logits: np.ndarray, axis: int) -> np.ndarray:
+    exponent = np.exp(logits - logits.max(axis, keepdims=True))
+    return exponent / exponent.sum(axis, keepdims=True)
+
+
+def test_images_are_normalised_and_logits_become_probabilities():
+    rules = Contract(contract().class_names, contract().class_colors, mean=(10.0, 20.0, 30.0), std=(40.0, 50.0, 60.0))
+    images = noise(2, 16, 32)
+    probabilities, edge = TorchBackend(Channels(), rules, device="cpu").run(images)
+    logits = np.moveaxis((images - np.array(rules.mean)) / np.array(rules.std), -1, 1)
+    np.testing.assert_allclose(probabilities, softmax(logits, 1), atol=1e-6)
+    np.testing.assert_allclose(edge, softmax(logits[:, :2], 1)[:, 1], atol=1e-6)
+    assert probabilities.dtype == edge.dtype == np.float32
+    assert probabilities.flags.c_contiguous
+
+
+def test_a_network_without_edges_gives_none():
+    assert TorchBackend(Channels(edges=False), contract(), device="cpu").run(noise(1, 16, 16))[1] is None
+
+
+def test_the_network_is_put_into_evaluation_mode_and_no_gradient_is_kept():
+    network = build_model(small_recipe().model, 3).train()
+    backend = TorchBackend(network, contract(), device="cpu")
+    assert not network.training
+    first, second = backend.run(noise(2, 32, 32))[0], backend.run(noise(2, 32, 32))[0]
+    np.testing.assert_array_equal(first, second)
+
+
+def test_images_of_a_batch_do_not_influence_each_other():
+    backend = TorchBackend(build_model(small_recipe().model, 3), contract(), device="cpu")
+    images = noise(3, 32, 48)
+    together = backend.run(images)[0]
+    for index in range(3):
+        np.testing.assert_allclose(backend.run(images[index : index + 1])[0][0], together[index], atol=1e-5)
+
+
+def test_a_weights_file_gives_the_predictions_of_its_network(tmp_path):
+    recipe = small_recipe()
+    weights = write_untrained(tmp_path / "weights/best.safetensors", recipe, seed=3)
+    torch.manual_seed(3)
+    network = build_model(recipe.model, 3)
+    expected = Predictor(TorchBackend(network, recipe.contract(), device="cpu"), recipe.contract())
+    for path in (weights, tmp_path):
+        loaded = Predictor.from_weights(path, device="cpu")
+        image = noise(50, 41)
+        np.testing.assert_array_equal(loaded.predict(image).probabilities, expected.predict(image).probabilities)
+        assert loaded.contract == recipe.contract()
+
+
+def test_the_precision_is_used(tmp_path):
+    network = build_model(small_recipe().model, 3)
+    exact = TorchBackend(network, contract(), device="cpu").run(noise(1, 32, 32))[0]
+    short = TorchBackend(network, contract(), device="cpu", precision="bfloat16").run(noise(1, 32, 32))[0]
+    assert short.dtype == np.float32
+    assert not np.array_equal(short, exact)
+    np.testing.assert_allclose(short, exact, atol=0.1)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_a_file_that_holds_no_weights_is_one_sentence(tmp_path, content):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"bad\.safetensors"):
+        Predictor.from_weights(path, device="cpu")
+
+
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == torch.device("cuda")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "", "mps", "cuda:1:2", "cpu:1"])
+def test_an_unknown_device_names_the_choices(device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="expected auto, cpu, cuda or cuda:N"):
+        resolve_device(device)
+
+
+def test_a_missing_gpu_says_what_torch_sees(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EnvironmentFault, match="--device cpu"):
+        resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(EnvironmentFault, match=r"cuda:7.*1 GPU"):
+        resolve_device("cuda:7")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_is_one_sentence_with_the_size(error, monkeypatch):
+    backend = TorchBackend(Channels(), contract(), device="cpu")
+
+    def fail(_images):
+        raise error
+
+    monkeypatch.setattr(backend, "_run", fail)
+    with pytest.raises(EnvironmentFault, match=r"too little memory for 1 image\(s\) of 16x32 pixels"):
+        backend.run(noise(1, 16, 32))
+
+
+def test_other_errors_of_torch_are_not_hidden(monkeypatch):
+    backend = TorchBackend(Channels(), contract(), device="cpu")
+
+    def fail(_images):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(backend, "_run", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        backend.run(noise(1, 16, 16))
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_masks_of_the_cpu():
+    network = build_model(small_recipe().model, 3)
+    image = noise(70, 90)
+    on_cpu = Predictor(TorchBackend(network, contract(), device="cpu"), contract()).predict(image)
+    on_gpu = Predictor(TorchBackend(network, contract(), device="cuda"), contract()).predict(image)
+    assert torch_backend.resolve_device("auto").type == "cuda"
+    np.testing.assert_allclose(on_gpu.probabilities, on_cpu.probabilities, atol=2e-3)
+    assert np.mean(on_gpu.labels != on_cpu.labels) < 1e-3

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import etnet.data.io
+from etnet.errors import DataError, EnvironmentFault
+from etnet.inference.folder import assign_output_names, find_images, predict_folder
+from etnet.inference.predictor import Predictor
+from helpers.backends import CLASS_COLORS, PixelBackend, contract, image_of, random_labels
+
+
+def save(path: Path, labels: np.ndarray, **options) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image_of(labels)).save(path, **options)
+    return labels
+
+
+def run(inputs: Path, output: Path, *, backend: PixelBackend | None = None, **options):
+    output.mkdir(exist_ok=True)
+    return predict_folder(Predictor(backend or PixelBackend(), contract()), find_images(inputs), output, **options)
+
+
+def stored(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def failed_rows(output: Path) -> list[list[str]]:
+    with (output / "failed.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_every_image_gets_a_mask_and_an_edge_of_its_own_size(tmp_path, batch_size):
+    images = tmp_path / "images"
+    labels = {name: save(images / f"{name}.png", random_labels(20 + i, 33, seed=i)) for i, name in enumerate("abcd")}
+    outcome = run(images, tmp_path / "out", batch_size=batch_size)
+    for name, expected in labels.items():
+        np.testing.assert_array_equal(stored(tmp_path / f"out/masks/{name}.png"), expected)
+        np.testing.assert_array_equal(stored(tmp_path / f"out/edges/{name}.png"), expected * 100)
+    assert [item.file for item in outcome.done] == ["a.png", "b.png", "c.png", "d.png"]
+    assert outcome.failed == []
+    assert failed_rows(tmp_path / "out") == [["file", "reason"]]
+    assert not (tmp_path / "out/overlays").exists()
+
+
+def test_masks_carry_the_colours_of_the_classes(tmp_path):
+    save(tmp_path / "images/a.png", random_labels(8, 8))
+    run(tmp_path / "images", tmp_path / "out")
+    with Image.open(tmp_path / "out/masks/a.png") as mask:
+        assert mask.mode == "P"
+        assert mask.getpalette()[:9] == [channel for color in CLASS_COLORS for channel in color]
+
+
+def test_the_outcome_names_files_sizes_and_shares(tmp_path):
+    save(tmp_path / "images/a.png", np.array([[0, 0, 1, 2]], np.uint8))
+    outcome = run(tmp_path / "images", tmp_path / "out", overlay=True)
+    content = outcome.to_dict()
+    assert content["counts"] == {"done": 1, "failed": 0}
+    image = content["images"][0]
+    assert (image["height"], image["width"]) == (1, 4)
+    assert image["class_share"] == {"background": 0.5, "vessel": 0.25, "optic_disc": 0.25}
+    for kind in ("mask", "edge", "overlay"):
+        assert (tmp_path / "out" / image[kind]).is_file()
+
+
+def test_a_network_without_edges_writes_none(tmp_path):
+    save(tmp_path / "images/a.png", random_labels(8, 8))
+    outcome = run(tmp_path / "images", tmp_path / "out", backend=PixelBackend(with_edges=False))
+    assert outcome.done[0].edge is None
+    assert not (tmp_path / "out/edges").exists()
+
+
+def broken_files(folder: Path) -> dict[str, str]:
+    """Files that no one can segment, each with a word of the sentence that says why."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("I am not a picture")
+    whole = save(folder / "whole.png", random_labels(64, 64))
+    assert whole.any()
+    content = (folder / "whole.png").read_bytes()
+    (folder / "truncated.png").write_bytes(content[: len(content) // 2])
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(folder / "float.tif")
+    with Image.new("1", (20000, 20000)) as bomb:
+        bomb.save(folder / "bomb.png")
+    return {
+        "empty.png": "empty",
+        "text.png": "not of a known format",
+        "truncated.png": "cannot be read",
+        "float.tif": "intensity_window",
+        "bomb.png": "pixels",
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_bad_files_are_listed_with_their_reason_and_the_others_are_done(tmp_path, batch_size):
+    expected = broken_files(tmp_path / "images")
+    outcome = run(tmp_path / "images", tmp_path / "out", batch_size=batch_size)
+    assert [item.file for item in outcome.done] == ["whole.png"]
+    rows = dict(failed_rows(tmp_path / "out")[1:])
+    assert rows.keys() == expected.keys()
+    for file, word in expected.items():
+        assert word in rows[file], rows[file]
+        assert "\n" not in rows[file]
+    assert [path.name for path in (tmp_path / "out/masks").iterdir()] == ["whole.png"]
+
+
+def test_kinds_of_pictures_that_cameras_and_programs_write_are_all_done(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    gray = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    Image.fromarray(gray).save(folder / "gray.png")
+    Image.fromarray(gray).convert("1").save(folder / "bits.png")
+    Image.fromarray(gray.astype(np.uint16) * 200).save(folder / "deep.png")
+    Image.fromarray(gray).convert("P").save(folder / "palette.gif")
+    Image.fromarray(np.dstack([gray] * 4)).save(folder / "alpha.png")
+    Image.fromarray(np.dstack([gray] * 3)).save(folder / "lzw.tif", compression="tiff_lzw")
+    Image.fromarray(gray).save(folder / "picture.bmp")
+    Image.fromarray(gray[:1, :1]).save(folder / "pixel.png")
+    outcome = run(folder, tmp_path / "out", overlay=True)
+    assert outcome.failed == []
+    for item in outcome.done:
+        expected = (1, 1) if item.file == "pixel.png" else (4, 6)
+        assert stored(tmp_path / "out" / item.mask).shape == expected, item.file
+
+
+def test_a_rotated_photograph_gets_a_mask_as_it_is_displayed(tmp_path):
+    labels = random_labels(6, 9)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # displayed after a quarter turn clockwise
+    save(tmp_path / "images/photo.png", labels, exif=exif.tobytes())
+    run(tmp_path / "images", tmp_path / "out")
+    np.testing.assert_array_equal(stored(tmp_path / "out/masks/photo.png"), np.rot90(labels, -1))
+
+
+def test_inputs_that_share_a_stem_do_not_overwrite_each_other(tmp_path):
+    first = save(tmp_path / "images/a.png", random_labels(5, 5, seed=1))
+    second = save(tmp_path / "images/a.bmp", random_labels(7, 7, seed=2))
+    run(tmp_path / "images", tmp_path / "out")
+    np.testing.assert_array_equal(stored(tmp_path / "out/masks/a.png.png"), first)
+    np.testing.assert_array_equal(stored(tmp_path / "out/masks/a.bmp.png"), second)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a.png", "b.tif"], ("a", "b")),
+        (["a.jpg", "a.png"], ("a.jpg", "a.png")),
+        (["A.png", "a.jpg"], ("A.png", "a.jpg")),
+        (["a.jpg", "a.jpg.png", "a.png"], ("a.jpg", "a.jpg-2", "a.png")),
+    ],
+)
+def test_output_names_are_unique_whatever_the_inputs_are_called(names, expected):
+    assert assign_output_names(names) == expected
+
+
+def test_a_single_file_is_an_input_too(tmp_path):
+    labels = save(tmp_path / "one image.png", random_labels(5, 5))
+    run(tmp_path / "one image.png", tmp_path / "out")
+    np.testing.assert_array_equal(stored(tmp_path / "out/masks/one image.png"), labels)
+
+
+def test_hidden_files_and_other_kinds_are_left_out_and_counted(tmp_path):
+    save(tmp_path / "a.png", random_labels(4, 4))
+    (tmp_path / "._a.png").write_text("resource fork")
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "sub.png").mkdir()
+    found = find_images(tmp_path)
+    assert [file.name for file in found.files] == ["a.png"]
+    assert found.skipped == 1
+
+
+def test_a_folder_without_images_is_one_sentence(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        find_images(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"holds no file; expected .*png.*tif"):
+        find_images(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"1 file\(s\), none of them an image"):
+        find_images(tmp_path)
+
+
+def test_a_sub_folder_with_images_is_named(tmp_path):
+    save(tmp_path / "DRIVE/images/a.png", random_labels(4, 4))
+    with pytest.raises(DataError, match=r"sub-folder images does; use .*DRIVE/images"):
+        find_images(tmp_path / "DRIVE")
+
+
+def test_one_image_that_is_too_large_for_the_device_does_not_take_its_batch_along(tmp_path):
+    class Small(PixelBackend):
+        def run(self, images):
+            if images.shape[0] * images.shape[1] * images.shape[2] > 2 * 32 * 32:
+                raise EnvironmentFault("too little memory")
+            return super().run(images)
+
+    for name in "abc":
+        save(tmp_path / f"images/{name}.png", random_labels(32, 32))
+    save(tmp_path / "images/big.png", random_labels(64, 64))
+    outcome = run(tmp_path / "images", tmp_path / "out", backend=Small(), batch_size=4)
+    assert [item.file for item in outcome.done] == ["a.png", "b.png", "c.png"]
+    assert outcome.failed == [("big.png", f"{tmp_path / 'images/big.png'}: too little memory")]
+
+
+def test_memory_errors_concern_one_file(tmp_path, monkeypatch):
+    class Exhausted(PixelBackend):
+        def run(self, images):
+            raise MemoryError
+
+    save(tmp_path / "images/a.png", random_labels(4, 5))
+    outcome = run(tmp_path / "images", tmp_path / "out", backend=Exhausted())
+    assert "not enough memory for an image of 4x5 pixels" in outcome.failed[0][1]
+
+    def read(*_arguments, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr("etnet.inference.folder.read_image", read)
+    outcome = run(tmp_path / "images", tmp_path / "out2")
+    assert "not enough memory to read" in outcome.failed[0][1]
+
+
+def test_a_full_disk_stops_with_whole_files_only(tmp_path, monkeypatch):
+    for name in "abc":
+        save(tmp_path / f"images/{name}.png", random_labels(8, 8))
+    replace = os.replace
+
+    def full_after_b(source, target):
+        if Path(target) == tmp_path / "out/edges/b.png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(etnet.data.io.os, "replace", full_after_b)
+    with pytest.raises(EnvironmentFault, match="No space left on device"):
+        run(tmp_path / "images", tmp_path / "out")
+    left = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
+    assert left == ["edges/a.png", "failed.csv", "masks/a.png"]
+
+
+def test_errors_of_the_program_are_not_taken_for_bad_files(tmp_path):
+    class Broken(PixelBackend):
+        def run(self, images):
+            raise KeyError("a bug")
+
+    save(tmp_path / "images/a.png", random_labels(4, 4))
+    with pytest.raises(KeyError, match="a bug"):
+        run(tmp_path / "images", tmp_path / "out", backend=Broken())
+
+
+def test_reading_runs_ahead_by_a_bounded_number_of_images(tmp_path, monkeypatch):
+    read_before_first_result: list[int] = []
+    count = 0
+    lock = threading.Lock()
+
+    def read(path, *, intensity_window=None):
+        nonlocal count
+        with lock:
+            count += 1
+        return image_of(random_labels(4, 4))
+
+    monkeypatch.setattr("etnet.inference.folder.read_image", read)
+    for index in range(30):
+        (tmp_path / f"{index:02}.png").touch()
+    run(tmp_path, tmp_path / "out", batch_size=2, on_image=lambda _: read_before_first_result.append(count))
+    assert read_before_first_result[0] <= 2 * 2 + 1
+    assert count == 30
+
+
+def test_progress_is_told_about_every_file_done_or_failed(tmp_path):
+    broken_files(tmp_path / "images")
+    seen: list[str] = []
+    run(tmp_path / "images", tmp_path / "out", on_image=seen.append)
+    assert seen == sorted(path.name for path in (tmp_path / "images").iterdir())
