@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from etnet.cli.console import errors, finish, note
+from etnet.cli.console import closing_lines, messages, note
 from etnet.config.load import apply_overrides, load_recipe, recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.errors import UsageError
@@ -145,26 +146,27 @@ def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None,
 def _report(ctx: click.Context, result: TrainingResult) -> None:
     run = result.run
     if result.signal_number is not None:
-        finish(run, next_command=f"etnet train --resume --output {run}")
         note(f"Stopped after iteration {result.iterations} of {result.total}; everything so far is saved.")
+        closing_lines(run, f"etnet train --resume --output {run}")
         ctx.exit(128 + result.signal_number)
     if result.best_score is not None:
         note(f"Best mean foreground Dice on the held-out images: {result.best_score:.4f}")
-    finish(run, next_command=f"etnet evaluate {run} --data FOLDER   or   etnet infer IMAGES/ --model {run}")
+    closing_lines(run, f"etnet evaluate {run} --data FOLDER   or   etnet infer IMAGES/ --model {run}")
 
 
 class TrainingDisplay:
     """Draws a run: a progress bar on a terminal, a line now and then elsewhere; all of it on stderr."""
 
     def __init__(self) -> None:
-        self._live = errors.is_terminal
+        console = messages()
+        self._live = console.is_terminal
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.4f}  lr {task.fields[rate]:.2e}  {task.fields[speed]:.1f} images/s"),
             TimeRemainingColumn(),
-            console=errors,
+            console=console,
             disable=not self._live,
         )
         self._task = TaskID(0)
@@ -182,7 +184,7 @@ class TrainingDisplay:
 
     def on_message(self, text: str) -> None:
         """Print a sentence."""
-        errors.print(text, highlight=False, markup=False)
+        self._progress.console.print(Text(text), soft_wrap=True)
 
     def on_start(self, *, done: int, total: int) -> None:
         """Show the bar."""

@@ -49,7 +49,7 @@ class DataSection(Section):
     ignore_index: Annotated[int, Field(ge=1, le=255)] | None = None
     image_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     intensity_window: tuple[float, float] | None = None
-    crop_size: Annotated[int, Field(ge=SIZE_MULTIPLE)] = 512
+    crop_size: Annotated[int, Field(ge=2 * SIZE_MULTIPLE)] = 512
     edge_width: Annotated[int, Field(ge=1, le=64)] = 3
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"

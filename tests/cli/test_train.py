@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from helpers.runs import TINY, write_disc_folder
+
+from etnet.cli.main import main
+from etnet.manifest import read_weights_info
+
+SETTINGS = [word for override in TINY for word in ("--set", override)]
+
+
+def etnet(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def discs(working_folder: Path) -> Path:
+    return write_disc_folder(working_folder / "discs")
+
+
+def sentence_of(result: Result) -> str:
+    """The error that the command printed; also checks that it is one line without a traceback."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert "Traceback" not in result.stderr
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def test_a_run_ends_with_where_it_is_and_what_comes_next(discs: Path) -> None:
+    result = etnet("train", "--recipe", "folder", "--data", discs, "--epochs", "1", "--device", "cpu", *SETTINGS)
+    assert result.exit_code == 0, result.stderr
+    assert "Results: runs/train/folder" in result.stdout
+    assert "Next: etnet evaluate runs/train/folder" in result.stdout
+    assert Path("runs/train/folder/weights/last.safetensors").is_file()
+
+
+def test_shorthand_options_win_over_set(discs: Path) -> None:
+    words = ("--epochs", "2", "--batch-size", "3", "--seed", "7", "--output", "run")
+    result = etnet("train", "--recipe", "folder", "--data", discs, *SETTINGS, *words)
+    assert result.exit_code == 0, result.stderr
+    training = read_weights_info(Path("run/weights/last.safetensors")).recipe.training
+    assert (training.epochs, training.batch_size, training.seed) == (2, 3, 7)
+
+
+def test_resume_finds_the_newest_run_and_its_data(discs: Path) -> None:
+    etnet("train", "--recipe", "folder", "--data", discs, *SETTINGS, "--epochs", "1")
+    result = etnet("train", "--resume", "--epochs", "2")
+    assert result.exit_code == 0, result.stderr
+    assert "continuing runs/train/folder after iteration 3 of 6" in result.stderr
+    assert read_weights_info(Path("runs/train/folder/weights/last.safetensors")).iteration == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--data", "discs"], 2, "--recipe is missing"),
+        (["--recipe", "folder"], 2, "--data is missing"),
+        (["--recipe", "foldr", "--data", "discs"], 2, "did you mean folder?"),
+        (["--recipe", "folder", "--data", "nowhere", *SETTINGS], 3, "nowhere"),
+        (["--recipe", "drive", "--data", "discs", *SETTINGS], 3, "discs"),
+        (["--recipe", "folder", "--data", "discs", *SETTINGS, "--set", "model.encodr=x"], 2, "model.encoder?"),
+        (["--recipe", "folder", "--data", "discs", *SETTINGS, "--set", "model.encoder=resnet19"], 2, "resnet"),
+        (["--recipe", "folder", "--data", "discs", *SETTINGS, "--device", "tpu"], 2, "tpu"),
+        (["--recipe", "folder", "--data", "discs", *SETTINGS, "--output", "discs"], 2, "new or empty output folder"),
+        (["--recipe", "folder", "--data", "discs", *SETTINGS, "--set", "model.encoder_weights=no.pth"], 3, "no.pth"),
+        (["--resume"], 2, "no run under runs/train"),
+        (["--resume", "--output", "discs"], 2, "does not exist"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_leaves_nothing_behind(
+    arguments: list[str], code: int, expected: str, discs: Path
+) -> None:
+    before = sorted(discs.rglob("*"))
+    result = etnet("train", *arguments)
+    assert (result.exit_code, expected in sentence_of(result)) == (code, True), result.stderr
+    assert sorted(discs.rglob("*")) == before
+    assert not list(Path().glob("runs/train/*"))
+
+
+def test_resuming_with_another_recipe_names_the_keys(discs: Path) -> None:
+    etnet("train", "--recipe", "folder", "--data", discs, *SETTINGS, "--epochs", "1", "--output", "run")
+    result = etnet("train", "--resume", "--output", "run", "--set", "loss.alpha=0.5")
+    assert result.exit_code == 2
+    assert "loss.alpha differ(s)" in sentence_of(result)
+
+
+def test_an_unknown_option_or_command_names_the_nearest() -> None:
+    assert "--epochs" in etnet("train", "--epoch", "3").stderr
+    assert "Did you mean train?" in etnet("trian").stderr
+
+
+def test_ctrl_c_saves_the_run_and_says_how_to_continue(discs: Path) -> None:
+    command = [sys.executable, "-m", "etnet", "train", "--recipe", "folder", "--data", discs, "--output", "run"]
+    process = subprocess.Popen(
+        [*command, *SETTINGS, "--epochs", "100000", "--set", "training.save_every=1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    last = Path("run/weights/last.safetensors")
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, stderr
+    assert "Next: etnet train --resume --output run" in stdout
+    assert "Traceback" not in stderr
+    assert read_weights_info(last).iteration > 0
+    assert not list(Path("run").rglob("*.part"))

@@ -1,0 +1,62 @@
+"""A data set and a recipe so small that a whole training run takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from etnet.config.load import load_recipe
+from etnet.config.schema import Recipe
+from etnet.training.tracking import Observer, SilentObserver
+from etnet.training.trainer import TrainingResult, train
+
+TINY = (
+    "data.crop_size=32",
+    "data.validation_fraction=0.25",
+    "data.workers=0",
+    "model.encoder=test_resnet",
+    "model.encoder_weights=none",
+    "model.decoder_channels=16",
+    "model.edge_channels=8",
+    "training.batch_size=2",
+    "training.epochs=4",
+    "training.validate_every=1",
+    "training.save_every=1",
+)
+
+
+def write_disc_folder(root: Path, *, count: int = 8, size: int = 48, seed: int = 0) -> Path:
+    """A `folder` data set of bright discs on a dark noisy ground; masks hold 0 and 255."""
+    generator = np.random.default_rng(seed)
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for index in range(count):
+        center = generator.integers(size // 3, 2 * size // 3, 2).tolist()
+        mask = cv2.circle(np.zeros((size, size), np.uint8), center, size // 5, 255, -1)
+        image = np.where(mask[..., None] > 0, 190, 60) + generator.integers(-30, 30, (size, size, 3))
+        cv2.imwrite(str(root / "images" / f"disc_{index}.png"), image.astype(np.uint8))
+        cv2.imwrite(str(root / "masks" / f"disc_{index}.png"), mask)
+    return root
+
+
+def tiny_recipe(*overrides: str) -> Recipe:
+    """The `folder` recipe made tiny."""
+    return load_recipe("folder", [*TINY, *overrides])
+
+
+def tiny_run(
+    recipe: Recipe, data: Path, run: Path, *, resume: bool = False, observer: Observer | None = None
+) -> TrainingResult:
+    """Train on the CPU into `run`, which is made when it is missing."""
+    run.mkdir(parents=True, exist_ok=True)
+    return train(
+        recipe,
+        data_root=data,
+        run=run,
+        device=torch.device("cpu"),
+        observer=observer or SilentObserver(),
+        resume=resume,
+    )

@@ -1,0 +1,55 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from etnet.data.io import read_image
+from etnet.errors import EnvironmentFault
+from etnet.training.tracking import MetricsLog, draw_curves
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_columns_that_appear_later_leave_earlier_rows_empty(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, keep_until_epoch=0)
+    log.add({"epoch": 1, "loss": 0.5})
+    log.add({"epoch": 2, "loss": 0.25, "validation_accuracy": 0.75})
+    log.close()
+    assert rows_of(tmp_path) == [
+        {"epoch": "1", "loss": "0.5", "validation_accuracy": ""},
+        {"epoch": "2", "loss": "0.25", "validation_accuracy": "0.75"},
+    ]
+
+
+def test_a_resumed_run_drops_the_rows_it_writes_again(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, keep_until_epoch=0)
+    for epoch in (1, 2, 3):
+        log.add({"epoch": epoch, "loss": 1 / epoch})
+    log = MetricsLog(tmp_path, keep_until_epoch=2)
+    log.add({"epoch": 3, "loss": 0.125})
+    assert [row["loss"] for row in rows_of(tmp_path)] == ["1", "0.5", "0.125"]
+
+
+def test_a_new_run_does_not_continue_an_old_table(tmp_path: Path) -> None:
+    MetricsLog(tmp_path, keep_until_epoch=0).add({"epoch": 1, "loss": 1.0})
+    log = MetricsLog(tmp_path, keep_until_epoch=0)
+    assert log.rows == []
+
+
+def test_curves_differ_with_and_without_validation(tmp_path: Path) -> None:
+    rows = [{"epoch": e, "loss": 1 / e, "seg_loss": 1 / e, "edge_loss": 2 / e} for e in (1.0, 2.0, 3.0)]
+    draw_curves(rows, tmp_path / "plain.png")
+    draw_curves([{**row, "validation_accuracy": 0.9} for row in rows], tmp_path / "validated.png")
+    plain, validated = read_image(tmp_path / "plain.png"), read_image(tmp_path / "validated.png")
+    assert plain.shape == validated.shape
+    assert (plain != validated).any()
+
+
+def test_an_unwritable_table_is_one_sentence(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, keep_until_epoch=0)
+    (tmp_path / "metrics.csv").mkdir()
+    with pytest.raises(EnvironmentFault, match=r"metrics\.csv"):
+        log.add({"epoch": 1, "loss": 1.0})

@@ -1,0 +1,196 @@
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.runs import tiny_recipe, tiny_run, write_disc_folder
+from safetensors.torch import load_file
+
+from etnet.config.load import load_recipe
+from etnet.data.io import read_image
+from etnet.errors import CheckFailed, DataError, ModelFileError, UsageError
+from etnet.inference.predictor import Predictor
+from etnet.manifest import read_weights_info
+from etnet.training.tracking import SilentObserver
+
+
+class StopAfter(SilentObserver):
+    """Sends this process a signal when an iteration is done, as Ctrl-C does."""
+
+    def __init__(self, iteration: int, number: signal.Signals = signal.SIGINT) -> None:
+        self.iteration, self.number = iteration, number
+
+    def on_step(self, *, iteration: int, **_: float) -> None:
+        if iteration == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture
+def discs(tmp_path: Path) -> Path:
+    return write_disc_folder(tmp_path / "discs")
+
+
+def tensors_of(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return load_file(run / "weights" / f"{name}.safetensors")
+
+
+def test_a_run_leaves_everything_about_itself(discs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = tiny_run(tiny_recipe(), discs, run)
+    assert (result.iterations, result.total, result.signal_number) == (12, 12, None)
+    assert result.best_score is not None
+    names = {str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()}
+    assert names >= {
+        "weights/best.safetensors",
+        "weights/last.safetensors",
+        "recipe.yaml",
+        "environment.json",
+        "split.json",
+        "metrics.csv",
+        "curves.png",
+        "training_samples.png",
+    }
+    assert not [name for name in names if name.endswith(".part")]
+    assert load_recipe(run / "recipe.yaml") == tiny_recipe()
+    split = json.loads((run / "split.json").read_text())
+    assert (len(split["training"]), len(split["validation"])) == (6, 2)
+    assert not set(split["training"]) & set(split["validation"])
+    assert read_image(run / "curves.png").std() > 0
+
+
+def test_training_learns_to_find_the_discs(discs: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("training.epochs=40", "training.batch_size=4", "optimizer.base_lr=0.01")
+    result = tiny_run(recipe, discs, tmp_path / "run")
+    assert result.best_score is not None
+    assert result.best_score > 0.9
+    predictor = Predictor.from_weights(tmp_path / "run" / "weights" / "best.safetensors", device="cpu")
+    image = read_image(discs / "images" / "disc_0.png")
+    truth = read_image(discs / "masks" / "disc_0.png")[..., 0] > 0
+    assert np.mean((predictor.predict(image).labels > 0) == truth) > 0.95
+
+
+@pytest.mark.parametrize("stop_after", [6, 4, 1], ids=["at an epoch's end", "inside an epoch", "in the first epoch"])
+def test_a_run_stopped_and_resumed_equals_an_uninterrupted_one_bit_for_bit(
+    stop_after: int, discs: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe()
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    tiny_run(recipe, discs, whole)
+    stopped = tiny_run(recipe, discs, halves, observer=StopAfter(stop_after))
+    assert (stopped.iterations, stopped.signal_number) == (stop_after, signal.SIGINT)
+    torch.manual_seed(999)
+    resumed = tiny_run(recipe, discs, halves, resume=True)
+    assert resumed.iterations == resumed.total
+    for name in ("last", "best"):
+        expected, got = tensors_of(whole, name), tensors_of(halves, name)
+        assert expected.keys() == got.keys()
+        assert [key for key in expected if not torch.equal(expected[key], got[key])] == []
+    assert losses_in(whole) == losses_in(halves)
+
+
+def losses_in(run: Path) -> list[tuple[str, ...]]:
+    with (run / "metrics.csv").open() as stream:
+        return [(row["epoch"], row["iteration"], row["loss"], row["edge_loss"]) for row in csv.DictReader(stream)]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(discs: Path, tmp_path: Path) -> None:
+    first, second, other = (tmp_path / name for name in ("first", "second", "other"))
+    tiny_run(tiny_recipe(), discs, first)
+    tiny_run(tiny_recipe("data.workers=2"), discs, second)
+    tiny_run(tiny_recipe("training.seed=1"), discs, other)
+    assert all(torch.equal(value, tensors_of(second)[name]) for name, value in tensors_of(first).items())
+    assert not torch.equal(tensors_of(first)["classifier.weight"], tensors_of(other)["classifier.weight"])
+
+
+def test_sigterm_saves_like_ctrl_c_and_the_handlers_come_back(discs: Path, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    result = tiny_run(tiny_recipe(), discs, tmp_path / "run", observer=StopAfter(2, signal.SIGTERM))
+    assert (result.iterations, result.signal_number) == (2, signal.SIGTERM)
+    assert read_weights_info(tmp_path / "run" / "weights" / "last.safetensors").iteration == 2
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_without_held_out_images_best_is_last(discs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = tiny_run(tiny_recipe("data.validation_fraction=0"), discs, run)
+    assert result.best_score is None
+    best, last = tensors_of(run, "best"), tensors_of(run)
+    assert all(torch.equal(value, last[name]) for name, value in best.items())
+
+
+def test_one_step_may_complete_several_epochs(discs: Path, tmp_path: Path) -> None:
+    result = tiny_run(tiny_recipe("training.batch_size=16", "training.epochs=5"), discs, tmp_path / "run")
+    assert (result.iterations, result.total) == (2, 2)
+    assert [row[0] for row in losses_in(tmp_path / "run")] == ["2", "5"]
+
+
+def test_a_loss_that_is_not_finite_names_the_samples_and_keeps_the_last_checkpoint(
+    discs: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(CheckFailed, match="disc_") as caught:
+        tiny_run(tiny_recipe("optimizer.base_lr=1e38", "training.epochs=20"), discs, run)
+    assert "lower optimizer.base_lr" in str(caught.value)
+    for path in (run / "weights").glob("*.safetensors"):
+        assert all(value.isfinite().all() for name, value in load_file(path).items() if name == "classifier.weight")
+
+
+def test_two_runs_cannot_write_the_same_folder(discs: Path, tmp_path: Path) -> None:
+    refused: list[UsageError] = []
+
+    class StartAnother(SilentObserver):
+        def on_step(self, *, iteration: int, **_: float) -> None:
+            if iteration == 1:
+                with pytest.raises(UsageError, match="another etnet train is writing here") as caught:
+                    tiny_run(tiny_recipe(), discs, tmp_path / "run")
+                refused.append(caught.value)
+
+    tiny_run(tiny_recipe("training.epochs=1"), discs, tmp_path / "run", observer=StartAnother())
+    assert len(refused) == 1
+
+
+def test_resuming_on_other_images_is_refused(discs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tiny_run(tiny_recipe(), discs, run, observer=StopAfter(2))
+    (discs / "images" / "disc_0.png").rename(discs / "images" / "disc_9.png")
+    (discs / "masks" / "disc_0.png").rename(discs / "masks" / "disc_9.png")
+    with pytest.raises(DataError, match="resume with the same --data"):
+        tiny_run(tiny_recipe(), discs, run, resume=True)
+
+
+def test_resuming_with_another_network_is_refused(discs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tiny_run(tiny_recipe(), discs, run, observer=StopAfter(2))
+    with pytest.raises(ModelFileError, match="does not fit the recipe's network"):
+        tiny_run(tiny_recipe("model.decoder_channels=24"), discs, run, resume=True)
+
+
+def test_resuming_a_finished_run_changes_nothing(discs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tiny_run(tiny_recipe("training.epochs=1"), discs, run)
+    before = (run / "weights" / "last.safetensors").read_bytes()
+    result = tiny_run(tiny_recipe("training.epochs=1"), discs, run, resume=True)
+    assert result.iterations == result.total
+    assert (run / "weights" / "last.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("switch", ["model.use_egm=false", "model.use_wam=false"])
+def test_the_rows_of_table_3_train(switch: str, discs: Path, tmp_path: Path) -> None:
+    result = tiny_run(tiny_recipe(switch, "training.epochs=1"), discs, tmp_path / "run")
+    assert result.iterations == result.total
+
+
+def test_bfloat16_and_gradient_clipping_train(discs: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("training.precision=bfloat16", "optimizer.clip_gradient_norm=1.0", "training.epochs=1")
+    tiny_run(recipe, discs, tmp_path / "run")
+    assert all(value.isfinite().all() for value in tensors_of(tmp_path / "run").values() if value.is_floating_point())
+
+
+def test_float16_on_a_cpu_is_refused(discs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="use bfloat16 or float32"):
+        tiny_run(tiny_recipe("training.precision=float16"), discs, tmp_path / "run")
