@@ -11,6 +11,7 @@ INSTALL_SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find cs
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 .PHONY: help venv venv-dev demo test test-long test-gpu lint format wheel clean
 
 help: ## Show this list
