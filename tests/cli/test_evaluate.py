@@ -117,6 +117,11 @@ def test_a_recipe_with_other_classes_is_refused(here, model):
     assert not (here / "runs/evaluate").exists()
 
 
+def test_a_recipe_with_another_intensity_window_is_refused(here, model):
+    (here / "mine.yaml").write_text(dump_recipe(small_recipe(intensity_window=[0, 4095])), "utf-8")
+    one_sentence(evaluate(model, "--data", "data", "--recipe", "mine.yaml"), 2, "intensity_window", "None")
+
+
 def test_an_empty_validation_part_is_one_sentence(here, model):
     (here / "mine.yaml").write_text(dump_recipe(small_recipe(validation_fraction=0.0)), "utf-8")
     result = evaluate(model, "--data", "data", "--recipe", "mine.yaml", "--split", "validation")

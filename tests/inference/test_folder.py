@@ -189,7 +189,8 @@ def test_a_folder_without_images_is_one_sentence(tmp_path):
 
 
 def test_a_sub_folder_with_images_is_named(tmp_path):
-    save(tmp_path / "DRIVE/images/a.png", random_labels(4, 4))
+    for name in ("1st_manual", "images"):
+        save(tmp_path / f"DRIVE/{name}/a.png", random_labels(4, 4))
     with pytest.raises(DataError, match=r"sub-folder images does; use .*DRIVE/images"):
         find_images(tmp_path / "DRIVE")
 

@@ -103,9 +103,10 @@ def command(
 
 def _recipe(source: str | None, info: WeightsInfo) -> Recipe:
     from etnet.config.load import load_recipe
-    from etnet.errors import ModelFileError
+    from etnet.errors import ModelFileError, UsageError
 
     if source is None:
+        note(f"Data: read as '{info.recipe.data.dataset}' by the recipe in the weights; choose another with --recipe")
         return info.recipe
     recipe = load_recipe(source)
     # Before any image is opened: the answer needs none.
@@ -113,6 +114,11 @@ def _recipe(source: str | None, info: WeightsInfo) -> Recipe:
         raise ModelFileError(
             f"{info.path}: a weights file for other classes; it was trained for "
             f"{', '.join(info.contract.class_names)}, recipe {source} has {', '.join(recipe.data.class_names)}"
+        )
+    if recipe.data.intensity_window != info.contract.intensity_window:
+        raise UsageError(
+            f"recipe {source} has data.intensity_window {recipe.data.intensity_window}, but {info.path} was trained "
+            f"with {info.contract.intensity_window}; give the recipe the same window"
         )
     return recipe
 

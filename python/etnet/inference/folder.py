@@ -289,5 +289,6 @@ def _no_image_sentence(folder: Path, other_files: int) -> str:
         child.name for child in children if any(_is_image(entry) for entry in child.iterdir() if entry.is_file())
     ]
     if fitting:
-        return f"{folder}: holds {content}, but its sub-folder {fitting[0]} does; use {folder / fitting[0]}"
+        name = "images" if "images" in fitting else fitting[0]
+        return f"{folder}: holds {content}, but its sub-folder {name} does; use {folder / name}"
     return f"{folder}: holds {content}; expected images with a suffix out of {kinds}"
