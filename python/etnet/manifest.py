@@ -98,7 +98,7 @@ def read_weights_info(path: Path) -> WeightsInfo:
         ) from None
     if METADATA_KEY not in metadata:
         raise ModelFileError(
-            f"{path}: not written by etnet train; use it as --set model.encoder_weights={path} if it holds encoder weights"
+            f"{path}: not written by etnet train; if it holds encoder weights, give it as model.encoder_weights"
         )
     return _decode_header(path, metadata[METADATA_KEY])
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import struct
-import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from helpers.datasets import save
 from PIL import Image
 
-from etnet.data import io
 from etnet.data.io import read_image, read_mask_values, read_size, write_png
 from etnet.errors import DataError, EnvironmentFault
+from helpers.datasets import save
 
 RANDOM = np.random.default_rng(7)
 RGB = RANDOM.integers(0, 256, (13, 17, 3), dtype=np.uint8)
@@ -410,17 +410,16 @@ def test_missing_output_folder_is_an_environment_fault(tmp_path):
         write_png(tmp_path / "none" / "a.png", GREY)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/full exists on Linux only")
 def test_full_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatch):
     write_png(tmp_path / "a.png", GREY)
     before = (tmp_path / "a.png").read_bytes()
-    real = io.os.fdopen
 
-    def full(handle: int, mode: str):
-        io.os.close(handle)
-        return real(io.os.open("/dev/full", io.os.O_WRONLY), mode)
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(io.os, "fdopen", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(EnvironmentFault, match=r"a\.png: could not be written \(No space left on device\)"):
         write_png(tmp_path / "a.png", RGB)
     assert (tmp_path / "a.png").read_bytes() == before

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import etnet.data.io
 from etnet.errors import DataError, EnvironmentFault
 from etnet.inference.folder import assign_output_names, find_images, predict_folder
 from etnet.inference.predictor import Predictor
@@ -237,7 +236,7 @@ def test_a_full_disk_stops_with_whole_files_only(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(source, target)
 
-    monkeypatch.setattr(etnet.data.io.os, "replace", full_after_b)
+    monkeypatch.setattr(os, "replace", full_after_b)
     with pytest.raises(EnvironmentFault, match="No space left on device"):
         run(tmp_path / "images", tmp_path / "out")
     left = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))

@@ -15,7 +15,7 @@ import etnet
 PACKAGE = Path(etnet.__file__).parent
 
 LAYERS = {
-    1: {"errors", "types", "config", "manifest", "native", "_native"},
+    1: {"errors", "types", "config", "manifest", "output", "native", "_native"},
     2: {"ops", "ndops"},
     3: {"data", "models", "losses", "metrics"},
     4: {"export", "inference", "trt"},

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.runs import tiny_recipe
 from torch import nn
 
 from etnet.errors import EnvironmentFault, ModelFileError
 from etnet.manifest import encode_header, read_weights_info
 from etnet.training.checkpoint import restore_training, save_weights, training_tensors
+from helpers.runs import tiny_recipe
 
 
 def trained_pair(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:

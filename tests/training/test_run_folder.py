@@ -2,11 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.runs import tiny_recipe
 
 from etnet.config.load import load_recipe
 from etnet.errors import DataError, UsageError
 from etnet.training.run_folder import environment, exclusive, fresh_run_folder, write_run_description
+from helpers.runs import tiny_recipe
 
 
 def test_default_names_are_numbered(tmp_path: Path) -> None:
@@ -57,9 +57,8 @@ def test_a_run_that_fails_after_a_checkpoint_keeps_it(tmp_path: Path) -> None:
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    with exclusive(tmp_path):
-        with pytest.raises(UsageError, match="another etnet train"), exclusive(tmp_path):
-            pass
+    with exclusive(tmp_path), pytest.raises(UsageError, match="another etnet train"), exclusive(tmp_path):
+        pass
     with exclusive(tmp_path):
         pass
 

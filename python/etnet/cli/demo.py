@@ -9,7 +9,7 @@ import click
 
 from etnet.cli.console import closing_lines, note
 from etnet.errors import UsageError
-from etnet.inference.output_folder import create_output_folder
+from etnet.output import create_output_folder
 
 TRAINING_IMAGES, TEST_IMAGES, IMAGE_SIZE, SEED = 30, 6, 256, 0
 

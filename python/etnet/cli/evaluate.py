@@ -65,9 +65,9 @@ def command(
     """
     from etnet.data.datasets import open_dataset
     from etnet.inference.evaluate import evaluate, write_extremes, write_per_image
-    from etnet.inference.output_folder import check_output_folder, create_output_folder, json_text, run_name, write_json
     from etnet.inference.predictor import Predictor
     from etnet.manifest import read_weights_info, resolve_model
+    from etnet.output import check_output_folder, create_output_folder, json_text, run_name, write_json
 
     weights = resolve_model(model)
     info = read_weights_info(weights)

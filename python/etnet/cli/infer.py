@@ -60,9 +60,9 @@ def command(
     """
     from etnet.errors import DataError, SomeFilesFailed
     from etnet.inference.folder import find_images, predict_folder
-    from etnet.inference.output_folder import check_output_folder, create_output_folder, json_text, write_json
     from etnet.inference.predictor import Predictor
     from etnet.manifest import resolve_model
+    from etnet.output import check_output_folder, create_output_folder, json_text, write_json
 
     inputs = find_images(folder)
     if output_folder is not None:

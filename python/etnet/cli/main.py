@@ -26,7 +26,8 @@ class _Reported(click.ClickException):
 
     def __init__(self, error: EtnetError) -> None:
         super().__init__(str(error))
-        self.exit_code = error.exit_code
+        # Click reads the exit code from the exception.
+        vars(self)["exit_code"] = error.exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"Error: {self.format_message()}", file=file, err=file is None)

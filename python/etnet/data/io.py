@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import threading
 import warnings
 from collections.abc import Sequence
@@ -17,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from etnet.errors import DataError, EnvironmentFault
+from etnet.errors import DataError
+from etnet.output import write_bytes
 from etnet.types import UInt8Array
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".ppm", ".pgm")
@@ -132,37 +131,6 @@ def write_png(path: Path | str, array: npt.NDArray[Any], palette: Sequence[Seque
     encoded = io.BytesIO()
     image.save(encoded, format="PNG", compress_level=4)
     write_bytes(path, encoded.getvalue())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name in the same folder, then renames it.
-
-    Raises:
-        EnvironmentFault: The file cannot be written; nothing is left behind.
-    """
-    temporary: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=".part", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise EnvironmentFault(
-            f"{path}: could not be written ({reason}); free some space there or name another output folder"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    # mkstemp makes private files; the umask can only be read by setting it.
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
 
 
 def _file_bytes(path: Path) -> bytes:

@@ -18,10 +18,10 @@ import numpy as np
 from etnet.data.dataset import SegmentationDataset
 from etnet.data.io import write_png
 from etnet.errors import DataError, ModelFileError
-from etnet.inference.output_folder import disk_faults, write_csv
 from etnet.inference.overlay import draw_comparison
 from etnet.inference.predictor import Predictor
 from etnet.metrics.overlap import ConfusionMatrix, OverlapScores, confusion_matrix, mean_of_defined
+from etnet.output import disk_faults, write_csv
 from etnet.types import BoolArray
 
 WHOLE_IMAGE = "whole_image"

@@ -20,9 +20,9 @@ import numpy as np
 
 from etnet.data.io import IMAGE_SUFFIXES, read_image, write_png
 from etnet.errors import DataError, EnvironmentFault, EtnetError
-from etnet.inference.output_folder import disk_faults, write_csv
 from etnet.inference.overlay import draw_overlay
 from etnet.inference.predictor import Predictor
+from etnet.output import disk_faults, write_csv
 from etnet.types import Contract, Prediction, UInt8Array
 
 FAILED_COLUMNS = ("file", "reason")

@@ -61,6 +61,7 @@ def lovasz_softmax(
         EnvironmentFault: `"sort"` was asked for where no native kernel exists.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[2.0, -1.0], [-2.0, 1.0]]).view(1, 2, 1, 2)
         >>> float(lovasz_softmax(logits, torch.tensor([[[0, 1]]]))) < 0.13
         True

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from etnet.errors import EnvironmentFault, ModelFileError
 from etnet.manifest import TRAINING_PREFIX
+from etnet.output import replacing
 
 _RNG_CPU = f"{TRAINING_PREFIX}rng/cpu"
 _RNG_CUDA = f"{TRAINING_PREFIX}rng/cuda"
@@ -31,16 +32,14 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     Raises:
         EnvironmentFault: The file cannot be written, for instance because the disk is full; the old one is untouched.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, dict(header))
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as partial:
+        try:
+            save_file(plain, partial, dict(header))
+        except SafetensorError as error:
+            raise EnvironmentFault(f"{path}: cannot be written ({error}); the previous file was kept") from error
         with partial.open("rb+") as stream:
             os.fsync(stream.fileno())
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise EnvironmentFault(f"{path}: cannot be written ({error}); the previous file was kept") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def training_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

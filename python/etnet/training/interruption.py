@@ -42,5 +42,5 @@ def catch_stop_signals() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+        for caught, handler in former.items():
+            signal.signal(caught, handler)

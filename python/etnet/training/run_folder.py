@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from etnet.config.load import dump_recipe
 from etnet.config.schema import Recipe
 from etnet.errors import UsageError
-from etnet.inference.output_folder import create_output_folder, disk_faults, write_json, write_text
+from etnet.output import create_output_folder, disk_faults, write_json, write_text
 
 RUNS = Path("runs/train")
 REPORTED_PACKAGES = ("etnet", "torch", "timm", "numpy", "opencv-python-headless", "pillow", "safetensors", "pydantic")

@@ -26,4 +26,4 @@ def poly_learning_rate(iteration: int, *, total: int, base_lr: float, power: flo
     >>> poly_learning_rate(0, total=10, base_lr=0.005, power=0.9)
     0.005
     """
-    return base_lr * (1.0 - iteration / total) ** power
+    return base_lr * math.pow(1.0 - iteration / total, power)

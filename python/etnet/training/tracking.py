@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from etnet.inference.output_folder import disk_faults, write_csv
+from etnet.output import disk_faults, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

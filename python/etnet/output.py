@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from etnet.data.io import write_bytes
 from etnet.errors import EnvironmentFault, UsageError
 
 
@@ -74,16 +74,41 @@ def disk_faults(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise EnvironmentFault(f"{path}: could not be created ({reason}); choose another --output") from error
+        raise EnvironmentFault(
+            f"{path}: could not be written ({reason}); free some space there or name another output folder"
+        ) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well, so that no reader sees half a file.
+
+    Raises:
+        EnvironmentFault: The disk refuses; the former file stays and the temporary one is removed.
+    """
+    # The process number keeps two programs that write the same file apart.
+    partial = path.with_name(f".{path.name[:64]}.{os.getpid()}.part")
+    with disk_faults(path):
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old file or the whole new one.
+
+    Raises:
+        EnvironmentFault: The disk refuses.
+    """
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old file or the whole new one.
-
-    Raises:
-        EnvironmentFault: The disk refuses; nothing is left behind.
-    """
-    write_bytes(path, text.encode("utf-8"))
+    """Write a text file as UTF-8 with its line ends as they are; see `write_bytes`."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etnet.errors import EnvironmentFault, UsageError
-from etnet.inference.output_folder import (
+from etnet.output import (
     check_output_folder,
     create_output_folder,
     run_name,
@@ -53,7 +53,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     file.touch()
     with pytest.raises(UsageError, match="is a file"):
         check_output_folder(file, overwrite=True)
-    with pytest.raises(EnvironmentFault, match="could not be created"):
+    with pytest.raises(EnvironmentFault, match="could not be written"):
         create_output_folder(file / "below", parent=tmp_path, name="unused")
 
 
