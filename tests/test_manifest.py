@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.runs import tiny_recipe
 from safetensors.torch import save_file
 
 from etnet.errors import ModelFileError
 from etnet.manifest import METADATA_KEY, encode_header, newest_run, read_weights_info, resolve_model
+from helpers.runs import tiny_recipe
 
 
 def write_weights(path: Path, **changes: object) -> Path:

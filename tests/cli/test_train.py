@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from helpers.runs import TINY, write_disc_folder
 
 from etnet.cli.main import main
 from etnet.manifest import read_weights_info
+from helpers.runs import TINY, write_disc_folder
 
 SETTINGS = [word for override in TINY for word in ("--set", override)]
 

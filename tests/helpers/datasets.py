@@ -20,7 +20,9 @@ def save(path: Path, array: np.ndarray, **options: object) -> Path:
     return path
 
 
-def write_pairs(root: Path, names: list[str], *, values: tuple[int, ...] = (0, 1), size: tuple[int, int] = (24, 20)) -> Path:
+def write_pairs(
+    root: Path, names: list[str], *, values: tuple[int, ...] = (0, 1), size: tuple[int, int] = (24, 20)
+) -> Path:
     """Writes `images/NAME.png` and `masks/NAME.png`; every mask holds all of the values."""
     random = np.random.default_rng(0)
     for name in names:
@@ -35,7 +37,7 @@ class DatasetTester:
 
     has_test = True
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def opened(self, data: DataSection, root: Path) -> dict[Split, PairedFiles]:
         splits: list[Split] = ["train", "validation", "all"]
         if self.has_test:
