@@ -17,6 +17,22 @@ def test_every_listed_command_exists_and_explains_itself(name: str) -> None:
     assert isinstance(importlib.import_module(f"etnet.cli.{name}").command, click.Command)
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--help"], "Retinal vessels:      etnet train --recipe drive --data DRIVE/"),
+        (["train", "--help"], "etnet train --recipe drive --data DRIVE/"),
+        (["evaluate", "--help"], "etnet evaluate runs/train/drive --data DRIVE/"),
+        (["infer", "--help"], "etnet infer my_images/ --model runs/train/drive --overlay"),
+    ],
+    ids=["etnet", "train", "evaluate", "infer"],
+)
+def test_help_shows_an_example_on_a_line_of_its_own(words: list[str], line: str) -> None:
+    shown = CliRunner().invoke(main, words).output.splitlines()
+    assert f"  {line}" in shown
+    assert not [text for text in shown if "\\b" in text]
+
+
 def test_help_lists_the_commands_in_the_order_of_a_first_visit() -> None:
     output = CliRunner().invoke(main, ["--help"]).output
     positions = [output.index(f"\n  {name} ") for name in COMMANDS]

@@ -54,7 +54,7 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    r"""Score MODEL (a run directory or weights file) against the ground truth of a data set.
+    """Score MODEL (a run directory or weights file) against the ground truth of a data set.
 
     \b
     etnet evaluate runs/train/drive --data DRIVE/

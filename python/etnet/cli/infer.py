@@ -49,7 +49,7 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    r"""Segment the images of FOLDER (or one image file) with trained weights.
+    """Segment the images of FOLDER (or one image file) with trained weights.
 
     \b
     etnet infer my_images/ --model runs/train/drive --overlay

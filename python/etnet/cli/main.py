@@ -79,7 +79,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="etnet")
 def main() -> None:
-    r"""ET-Net: segmentation of medical images with edge guidance.
+    """ET-Net: segmentation of medical images with edge guidance.
 
     \b
     First time here:      etnet demo

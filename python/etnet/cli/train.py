@@ -59,7 +59,7 @@ def command(
     overrides: tuple[str, ...],
     resume: bool,
 ) -> None:
-    r"""Train ET-Net on a data set or on your own folder of images and masks.
+    """Train ET-Net on a data set or on your own folder of images and masks.
 
     \b
     etnet train --recipe drive --data DRIVE/
