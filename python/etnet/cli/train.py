@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -77,7 +78,8 @@ def command(
         recipe = load_recipe(_required(recipe_source, "--recipe", "drive"), overrides)
         root, run = _required(data_root, "--data", "FOLDER"), None
     result = _train(recipe, root=root, run=run, output=output, device=device)
-    _report(ctx, result)
+    if result is not None:
+        _report(ctx, result)
 
 
 _Value = TypeVar("_Value")
@@ -128,19 +130,22 @@ def _differences(one: Recipe, other: Recipe) -> list[str]:
     return keys
 
 
-def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None, device: str) -> TrainingResult:
+def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None, device: str) -> TrainingResult | None:
+    """Train; of several processes that train together only the main one returns how it ended."""
     from etnet.inference.backends.torch_backend import resolve_device
+    from etnet.training.distributed import joined_processes
     from etnet.training.run_folder import fresh_run_folder
+    from etnet.training.tracking import SilentObserver
     from etnet.training.trainer import train
 
-    target = resolve_device(device)
-    resume = run is not None
-    if run is not None:
-        with TrainingDisplay() as display:
-            return train(recipe, data_root=root, run=run, device=target, observer=display, resume=resume)
-    with fresh_run_folder(output, recipe.name) as folder, TrainingDisplay() as display:
-        note(f"Training {recipe.model.encoder} on {target} into {folder}")
-        return train(recipe, data_root=root, run=folder, device=target, observer=display)
+    target, resume = resolve_device(device), run is not None
+    with joined_processes() as group, ExitStack() as stack:
+        if run is None and group.is_main:
+            run = stack.enter_context(fresh_run_folder(output, recipe.name))
+            note(f"Training {recipe.model.encoder} on {target} into {run}")
+        folder = group.agree_on(run)
+        observer = stack.enter_context(TrainingDisplay()) if group.is_main else SilentObserver()
+        return train(recipe, data_root=root, run=folder, device=target, observer=observer, resume=resume, group=group)
 
 
 def _report(ctx: click.Context, result: TrainingResult) -> None:

@@ -78,11 +78,6 @@ def _permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng([seed, epoch, 0, 1]).permutation(count)
 
 
-def total_iterations(num_images: int, *, epochs: int, batch_size: int) -> int:
-    """Iterations of a run: num_images * epochs / batch_size, at least 1 (paper Sec. 2.3)."""
-    return max(1, num_images * epochs // batch_size)
-
-
 def resolve_workers(workers: int | Literal["auto"]) -> int:
     """Number of loader processes; `auto` leaves one core to the training itself, and on two cores starts none."""
     if workers != "auto":
@@ -98,6 +93,8 @@ def build_training_loader(
     start_iteration: int,
     total_iterations: int,
     workers: int | Literal["auto"] = "auto",
+    rank: int = 0,
+    world_size: int = 1,
 ) -> TrainingLoader:
     """A loader of the batches start_iteration .. total_iterations - 1; the same batches for any start and worker count.
 
@@ -107,6 +104,8 @@ def build_training_loader(
         start_iteration: First batch, in 0..total_iterations.
         total_iterations: End of the run.
         workers: Loader processes; 0 loads in this one.
+        rank: Number of the training process that loads.
+        world_size: Training processes; each gets an equal part of every batch, in the order of their ranks.
 
     Raises:
         DataError: The data set is empty; also while iterating, when a file cannot be read.
@@ -119,7 +118,10 @@ def build_training_loader(
         SampleStream(len(dataset), recipe.training.seed),
         recipe,
     )
-    positions = _BatchPositions(start_iteration, total_iterations, recipe.training.batch_size)
+    share = recipe.training.batch_size // world_size
+    positions = _BatchPositions(
+        start_iteration, total_iterations, recipe.training.batch_size, first=rank * share, count=share
+    )
     return TrainingLoader(source, positions, processes)
 
 
@@ -134,21 +136,33 @@ class TrainingLoader(DataLoader[Any]):
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_start_worker,
-            persistent_workers=workers > 0,
             # Its own generator: the loader draws a number when it starts, which must not move torch's global state.
             generator=torch.Generator(),
         )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for item in super().__iter__():
-            if isinstance(item, EtnetError):
-                raise item
-            yield Batch(
-                tuple(item.ids),
-                item.images.permute(0, 3, 1, 2),
-                _as_int64(item.masks, pin=self.pin_memory),
-                _as_int64(item.edges, pin=self.pin_memory),
-            )
+        # One pass is the whole run, so that the workers live as long as it does. They end when this reference does;
+        # left to the collector of cycles, their queues would go first and the workers wait for ten seconds.
+        batches = super().__iter__()
+        failure: EtnetError | None = None
+        try:
+            for item in batches:
+                if isinstance(item, EtnetError):
+                    failure = item
+                    break
+                yield self._finished(item)
+        finally:
+            del batches
+        if failure is not None:
+            raise failure
+
+    def _finished(self, batch: _BytesBatch) -> Batch:
+        return Batch(
+            tuple(batch.ids),
+            batch.images.permute(0, 3, 1, 2),
+            _as_int64(batch.masks, pin=self.pin_memory),
+            _as_int64(batch.edges, pin=self.pin_memory),
+        )
 
 
 class _BytesBatch(NamedTuple):
@@ -165,13 +179,16 @@ class _BatchPositions(Sampler[list[int]]):
     start: int
     end: int
     batch_size: int
+    first: int
+    count: int
 
     def __len__(self) -> int:
         return max(0, self.end - self.start)
 
     def __iter__(self) -> Iterator[list[int]]:
         for iteration in range(self.start, self.end):
-            yield list(range(iteration * self.batch_size, (iteration + 1) * self.batch_size))
+            begin = iteration * self.batch_size + self.first
+            yield list(range(begin, begin + self.count))
 
 
 @dataclass(frozen=True)
@@ -218,5 +235,5 @@ def _as_int64(values: torch.Tensor, *, pin: bool) -> torch.Tensor:
 
 def _start_worker(_worker_id: int) -> None:
     cv2.setNumThreads(0)
-    # Ctrl-C reaches every process of the terminal; the main one decides when to stop.
+    # Ctrl-C reaches every process of the terminal; the training process decides when the workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -14,6 +14,7 @@ from etnet.data.loader import Batch
 from etnet.errors import CheckFailed, UsageError
 from etnet.inference.backends.torch_backend import Precision
 from etnet.losses import EdgeSupervisedLoss
+from etnet.training.distributed import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,24 @@ class Stepper:
     """Everything that one optimizer step touches: network, loss, optimizer, number format.
 
     Args:
-        network: ETNet, or the same wrapped for several processes, on its device.
+        network: ETNet on its device.
         recipe: Its loss, optimizer and training sections are used.
         optimizer: Made over the network's parameters.
         device: Where the network lives.
+        group: The processes that train together.
     """
 
     def __init__(
-        self, network: nn.Module, *, recipe: Recipe, optimizer: torch.optim.Optimizer, device: torch.device
+        self,
+        network: nn.Module,
+        *,
+        recipe: Recipe,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        group: ProcessGroup,
     ) -> None:
-        self.network = network
+        self.network = group.parallel(network, device)
+        self.group = group
         self.optimizer = optimizer
         self.device = device
         self.clip_norm = recipe.optimizer.clip_gradient_norm
@@ -89,7 +98,8 @@ class Stepper:
         self.scaler.scale(terms.total).backward()
         self.scaler.unscale_(self.optimizer)
         norm = self._gradient_norm()
-        result = StepResult(*torch.stack([*(term.detach().float() for term in terms), norm]).tolist())
+        numbers = torch.stack([*(term.detach().float() for term in terms), norm])
+        result = StepResult(*self.group.mean(numbers).tolist())
         self._require_finite(result, batch)
         self.scaler.step(self.optimizer)
         self.scaler.update()

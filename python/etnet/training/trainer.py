@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from etnet.data.loader import build_training_loader
 from etnet.data.preview import training_preview
 from etnet.errors import DataError
 from etnet.manifest import WeightsInfo, encode_header, read_weights_info
-from etnet.models import ETNet, build_model, load_encoder_weights
+from etnet.models import build_model, load_encoder_weights
 from etnet.training.checkpoint import restore_training, save_weights, training_tensors
+from etnet.training.distributed import ALONE, ProcessGroup, synchronize_batch_norm
 from etnet.training.interruption import StopRequest, catch_stop_signals
 from etnet.training.run_folder import exclusive, write_run_description
 from etnet.training.schedule import poly_learning_rate, total_iterations
@@ -78,7 +80,14 @@ class Progress:
 
 
 def train(
-    recipe: Recipe, *, data_root: Path, run: Path, device: torch.device, observer: Observer, resume: bool = False
+    recipe: Recipe,
+    *,
+    data_root: Path,
+    run: Path,
+    device: torch.device,
+    observer: Observer,
+    resume: bool = False,
+    group: ProcessGroup = ALONE,
 ) -> TrainingResult:
     """Train a network and leave everything about it in a run folder.
 
@@ -90,6 +99,7 @@ def train(
         observer: Told about progress.
         resume: Continue from `weights/last.safetensors`; on a CPU the result equals that of an uninterrupted run
             bit for bit, for the same number of threads.
+        group: The processes that train together; each calls this function with the same arguments.
 
     Returns:
         How the run ended; a stop by Ctrl-C or SIGTERM is a normal end with `last` saved.
@@ -97,18 +107,33 @@ def train(
     Raises:
         EtnetError: See `etnet.errors`; data, recipe, disk or a loss that is not finite.
     """
-    with exclusive(run):
-        return _Run(recipe, data_root=data_root, run=run, device=device, observer=observer, resume=resume).execute()
+    with exclusive(run) if group.is_main else nullcontext():
+        job = _Run(
+            recipe, data_root=data_root, run=run, device=group.own_device(device), observer=observer, group=group
+        )
+        if resume:
+            job.restore()
+        else:
+            job.start_anew()
+        return job.execute()
 
 
 class _Run:
     """The parts of one run, made once, and the loop over them."""
 
     def __init__(
-        self, recipe: Recipe, *, data_root: Path, run: Path, device: torch.device, observer: Observer, resume: bool
+        self,
+        recipe: Recipe,
+        *,
+        data_root: Path,
+        run: Path,
+        device: torch.device,
+        observer: Observer,
+        group: ProcessGroup,
     ) -> None:
         self.recipe, self.run, self.device, self.observer = recipe, run, device, observer
-        self.data_root = data_root
+        self.data_root, self.group = data_root, group
+        group.share_of(recipe.training.batch_size)
         seed = recipe.training.seed
         torch.manual_seed(seed)
         self.training_set = open_dataset(recipe.data, data_root, "train", seed=seed)
@@ -121,39 +146,67 @@ class _Run:
         self.total = total_iterations(
             num_images=len(self.training_set), epochs=recipe.training.epochs, batch_size=self.batch_size
         )
-        self.network = self._build_network(pretrained=not resume)
+        network = build_model(recipe.model, len(recipe.data.class_names))
+        synchronize_batch_norm(network, group, device)
+        # Moved before the optimizer is made: it must hold the parameters on the device.
+        self.network = network.to(device=device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(),
             lr=recipe.optimizer.base_lr,
             betas=(recipe.optimizer.beta1, recipe.optimizer.beta2),
             weight_decay=recipe.optimizer.weight_decay,
         )
-        self.stepper = Stepper(self.network, recipe=recipe, optimizer=self.optimizer, device=device)
+        self.stepper = Stepper(self.network, recipe=recipe, optimizer=self.optimizer, device=device, group=group)
         self.progress, self.start = Progress(), 0
-        if resume:
-            self._restore()
-        else:
-            self._describe()
 
     @property
     def last(self) -> Path:
         return self.run / "weights" / "last.safetensors"
 
+    def start_anew(self) -> None:
+        """Load the encoder's weights and describe the run in its folder."""
+        report = load_encoder_weights(self.network, self.recipe.model.encoder_weights)
+        if not self.group.is_main:
+            return
+        self.observer.on_message(report.summary())
+        write_run_description(
+            self.run,
+            self.recipe,
+            data_root=self.data_root,
+            training_ids=self.training_set.ids,
+            validation_ids=self.validation_set.ids,
+        )
+        write_png(self.run / "training_samples.png", training_preview(self.training_set, self.recipe))
+
+    def restore(self) -> None:
+        """Take up the run where `last` left it."""
+        info = read_weights_info(self.last)
+        restore_training(self.last, self.network, self.optimizer)
+        state = dict(info.training_state)
+        _require_same_images(info, state.pop("training_ids"), self.training_set)
+        self.stepper.scaler.load_state_dict(state.pop("scaler"))
+        self.progress, self.start = Progress(**state), info.iteration
+        self.observer.on_message(f"continuing {self.run} after iteration {self.start} of {self.total}")
+
     def execute(self) -> TrainingResult:
-        log = MetricsLog(self.run, keep_until_epoch=self._epoch(self.start))
+        """Train to the end of the recipe, or to a signal."""
+        log = MetricsLog(self.run, keep_until_epoch=self._epoch(self.start)) if self.group.is_main else None
         self.observer.on_start(done=self.start, total=self.total)
         with catch_stop_signals() as stop:
             iteration = self._loop(log, stop)
-        log.close()
+        if log is not None:
+            log.close()
         return TrainingResult(self.run, iteration, self.total, self.progress.best_score, stop.signal_number)
 
-    def _loop(self, log: MetricsLog, stop: StopRequest) -> int:
+    def _loop(self, log: MetricsLog | None, stop: StopRequest) -> int:
         loader = build_training_loader(
             self.training_set,
             self.recipe,
             start_iteration=self.start,
             total_iterations=self.total,
             workers=self.recipe.data.workers,
+            rank=self.group.rank,
+            world_size=self.group.world_size,
         )
         settings, iteration = self.recipe.optimizer, self.start
         self.network.train()
@@ -170,15 +223,16 @@ class _Run:
                 learning_rate=rate,
                 images_per_second=self.batch_size / (now - began),
             )
-            if self._epoch(iteration) > self._epoch(iteration - 1) or iteration == self.total:
+            if log is not None and (self._epoch(iteration) > self._epoch(iteration - 1) or iteration == self.total):
                 self._end_epoch(iteration, rate, log)
-            if stop:
+            if self.group.any_of(bool(stop), self.device):
                 break
             began = time.perf_counter()
-        if self.start < iteration:
+        if self.start < iteration and self.group.is_main:
             self._save_last(iteration)
             if not len(self.validation_set):
                 self._save_best(iteration)
+        self.group.wait()
         return iteration
 
     def _epoch(self, iteration: int) -> int:
@@ -207,33 +261,6 @@ class _Run:
             self.progress.best_score, self.progress.best_epoch = score, epoch
             self._save_best(iteration)
         return scores.row()
-
-    def _build_network(self, *, pretrained: bool) -> ETNet:
-        network = build_model(self.recipe.model, len(self.recipe.data.class_names))
-        if pretrained:
-            report = load_encoder_weights(network, self.recipe.model.encoder_weights)
-            self.observer.on_message(report.summary())
-        # Moving in place keeps the parameters that the optimizer will hold.
-        return network.to(device=self.device).to(memory_format=torch.channels_last)
-
-    def _describe(self) -> None:
-        write_run_description(
-            self.run,
-            self.recipe,
-            data_root=self.data_root,
-            training_ids=self.training_set.ids,
-            validation_ids=self.validation_set.ids,
-        )
-        write_png(self.run / "training_samples.png", training_preview(self.training_set, self.recipe))
-
-    def _restore(self) -> None:
-        info = read_weights_info(self.last)
-        restore_training(self.last, self.network, self.optimizer)
-        state = dict(info.training_state)
-        _require_same_images(info, state.pop("training_ids"), self.training_set)
-        self.stepper.scaler.load_state_dict(state.pop("scaler"))
-        self.progress, self.start = Progress(**state), info.iteration
-        self.observer.on_message(f"continuing {self.run} after iteration {self.start} of {self.total}")
 
     def _save_last(self, iteration: int) -> None:
         state: dict[str, Any] = {
