@@ -161,7 +161,9 @@ def test_16_bit_grey_is_divided_by_257_in_images_and_kept_in_masks(tmp_path, nam
     assert np.array_equal(read_mask_values(path), DEEP)
 
 
-@pytest.mark.parametrize(("name", "options"), [("a.png", []), ("a.tif", []), ("a.tif", [cv2.IMWRITE_TIFF_COMPRESSION, 5])])
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.png", []), ("a.tif", []), ("a.tif", [cv2.IMWRITE_TIFF_COMPRESSION, 5])]
+)
 def test_16_bit_color_keeps_all_bits_until_the_division(tmp_path, name, options):
     assert cv2.imwrite(str(tmp_path / name), DEEP_RGB[..., ::-1], options)
     assert np.array_equal(read_image(tmp_path / name), in_8_bits(DEEP_RGB))
@@ -329,12 +331,12 @@ def test_damaged_bytes_give_a_picture_or_a_data_error_but_nothing_else(tmp_path,
         content[position] = random.integers(0, 256)
     (tmp_path / name).write_bytes(content)
     for read in (read_image, read_mask_values, read_size):
+        message = ""
         try:
-            result = read(tmp_path / name)
+            assert len(read(tmp_path / name)) > 0
         except DataError as error:
-            assert "\n" not in str(error)
-        else:
-            assert len(result) > 0
+            message = str(error)
+        assert "\n" not in message
 
 
 def test_missing_empty_and_foreign_files_are_named(tmp_path):
