@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 
 # A change of any of these needs a new installation; changes of Python files do not (the installation is editable).
 INSTALL_SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
@@ -21,7 +22,7 @@ venv: $(VENV)/.installed ## Create .venv and install etnet with everything it ne
 venv-dev: $(VENV)/.installed-dev ## The same with the development tools
 
 demo: $(VENV)/.installed ## Train, evaluate and segment on generated images (about two minutes)
-	$(BIN)/etnet demo
+	$(BIN)/etnet demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

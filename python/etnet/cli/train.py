@@ -145,7 +145,8 @@ def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None,
             note(f"Training {recipe.model.encoder} on {target} into {run}")
         folder = group.agree_on(run)
         observer = stack.enter_context(TrainingDisplay()) if group.is_main else SilentObserver()
-        return train(recipe, data_root=root, run=folder, device=target, observer=observer, resume=resume, group=group)
+        result = train(recipe, data_root=root, run=folder, device=target, observer=observer, resume=resume, group=group)
+        return result if group.is_main else None
 
 
 def _report(ctx: click.Context, result: TrainingResult) -> None:
