@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from etnet.output import disk_faults, write_csv
+from etnet.output import replacing, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,8 +112,8 @@ def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if axes.has_data():
             axes.legend(frameon=False, fontsize="small")
-    with disk_faults(path):
-        figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _draw_column(axes: Axes, rows: list[dict[str, float]], column: str, label: str) -> None:
