@@ -122,9 +122,27 @@ def test_a_recipe_with_another_intensity_window_is_refused(here, model):
     one_sentence(evaluate(model, "--data", "data", "--recipe", "mine.yaml"), 2, "intensity_window", "None")
 
 
+def test_another_recipe_scores_the_images_that_this_run_held_out(here, model):
+    own = evaluate(model, "--data", "data", "--split", "validation", "--output", "own")
+    assert own.exit_code == 0, own.output
+    for seed, fraction in ((1, 0.25), (2, 0.25), (3, 0.25), (0, 0.75)):
+        recipe = small_recipe(validation_fraction=fraction)
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})})
+        (here / "mine.yaml").write_text(dump_recipe(recipe), "utf-8")
+        words = ("--split", "validation", "--recipe", "mine.yaml", "--output", f"{seed}")
+        result = evaluate(model, "--data", "data", *words)
+        assert result.exit_code == 0, result.output
+        assert images_in(here / f"{seed}") == images_in(here / "own")
+
+
+def images_in(results: Path) -> list[str]:
+    with (results / "per_image.csv").open(newline="", encoding="utf-8") as stream:
+        return [row["image"] for row in csv.DictReader(stream)]
+
+
 def test_an_empty_validation_part_is_one_sentence(here, model):
-    (here / "mine.yaml").write_text(dump_recipe(small_recipe(validation_fraction=0.0)), "utf-8")
-    result = evaluate(model, "--data", "data", "--recipe", "mine.yaml", "--split", "validation")
+    write_header_only(here / model / "weights/best.safetensors", small_recipe(validation_fraction=0.0))
+    result = evaluate(model, "--data", "data", "--split", "validation")
     one_sentence(result, 3, "no images", "--split")
     assert not (here / "runs/evaluate").exists()
 

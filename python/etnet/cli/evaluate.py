@@ -74,7 +74,7 @@ def command(
     recipe = _recipe(recipe_source, info)
     if output_folder is not None:
         check_output_folder(output_folder, overwrite=overwrite)
-    dataset = open_dataset(recipe.data, data, cast(Split, split), seed=recipe.training.seed)
+    dataset = open_dataset(recipe.data, data, cast(Split, split), seed=info.recipe.training.seed)
     predictor = Predictor.from_weights(weights, device=device)
     if split in ("train", "all"):
         warn(f"--split {split} scores images that the network may have been trained on")
@@ -120,7 +120,9 @@ def _recipe(source: str | None, info: WeightsInfo) -> Recipe:
             f"recipe {source} has data.intensity_window {recipe.data.intensity_window}, but {info.path} was trained "
             f"with {info.contract.intensity_window}; give the recipe the same window"
         )
-    return recipe
+    # Another fraction (or seed) would hold out other images, some of which the network was trained on.
+    same_hold_out = {"validation_fraction": info.recipe.data.validation_fraction}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=same_hold_out)})
 
 
 def _metrics(
