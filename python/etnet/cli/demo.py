@@ -28,8 +28,8 @@ def command(output: Path | None, epochs: int | None, device: str) -> None:
     """
     from etnet.data.synthetic import write_fundus_dataset
 
-    if output is not None and output.exists() and any(output.iterdir()):
-        raise UsageError(f"{output}: the output folder is not empty; name another with --output")
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{output}: expected a new or empty output folder; name another with --output")
     folder = create_output_folder(output, parent=Path("runs"), name="demo")
     data, run, scores, predictions = (folder / name for name in ("data", "train", "evaluate", "infer"))
     note(f"Generating {TRAINING_IMAGES + TEST_IMAGES} fundus-like images into {data}")
