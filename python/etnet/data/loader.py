@@ -19,6 +19,7 @@ from etnet.config.schema import Recipe
 from etnet.data.dataset import CACHE_BYTES, CachedDataset, SegmentationDataset
 from etnet.data.transforms import TrainingSample, augment
 from etnet.errors import DataError, EtnetError
+from etnet.types import Sample
 
 _MAX_AUTO_WORKERS = 8
 
@@ -70,6 +71,20 @@ class SampleStream:
     def generator(self, item: StreamItem) -> np.random.Generator:
         """The source of all randomness in one sample."""
         return np.random.default_rng([self.seed, item.epoch, item.index])
+
+
+def augment_by_recipe(sample: Sample, recipe: Recipe, *, generator: np.random.Generator) -> TrainingSample:
+    """The crop that a run of this recipe trains on; see `augment`."""
+    data = recipe.data
+    return augment(
+        sample,
+        crop_size=data.crop_size,
+        augmentation=recipe.augmentation,
+        edge_width=data.edge_width,
+        ignore_index=data.ignore_index,
+        image_size=data.image_size,
+        generator=generator,
+    )
 
 
 @lru_cache(maxsize=4)
@@ -199,17 +214,8 @@ class _AugmentedStream(Dataset[Any]):
 
     def __getitem__(self, position: int) -> TrainingSample | EtnetError:
         item = self.stream.item(position)
-        data = self.recipe.data
         try:
-            return augment(
-                self.dataset.load(item.index),
-                crop_size=data.crop_size,
-                augmentation=self.recipe.augmentation,
-                edge_width=data.edge_width,
-                ignore_index=data.ignore_index,
-                image_size=data.image_size,
-                generator=self.stream.generator(item),
-            )
+            return augment_by_recipe(self.dataset.load(item.index), self.recipe, generator=self.stream.generator(item))
         except EtnetError as error:
             # Raised in the main process: a worker's exception would arrive wrapped in its traceback.
             return error

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from etnet.config.schema import Recipe
 from etnet.data.dataset import SegmentationDataset
-from etnet.data.loader import SampleStream
-from etnet.data.transforms import TrainingSample, augment, crop_outline
+from etnet.data.loader import SampleStream, augment_by_recipe
+from etnet.data.transforms import TrainingSample, crop_outline
 from etnet.errors import DataError
 from etnet.types import UInt8Array
 
@@ -73,15 +73,7 @@ def _row(
     item = stream.item(position)
     source = dataset.load(item.index)
     data = recipe.data
-    sample = augment(
-        source,
-        crop_size=data.crop_size,
-        augmentation=recipe.augmentation,
-        edge_width=data.edge_width,
-        ignore_index=data.ignore_index,
-        image_size=data.image_size,
-        generator=stream.generator(item),
-    )
+    sample = augment_by_recipe(source, recipe, generator=stream.generator(item))
     outline = crop_outline(
         source.mask.shape,
         crop_size=data.crop_size,
