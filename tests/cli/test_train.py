@@ -43,6 +43,7 @@ def sentence_of(result: Result) -> str:
 def test_a_run_ends_with_where_it_is_and_what_comes_next(discs: Path) -> None:
     result = etnet("train", "--recipe", "folder", "--data", discs, "--epochs", "1", "--device", "cpu", *SETTINGS)
     assert result.exit_code == 0, result.stderr
+    assert "Encoder starts from random weights." in result.stderr
     assert "Results: runs/train/folder" in result.stdout
     assert "Next: etnet evaluate runs/train/folder" in result.stdout
     assert Path("runs/train/folder/weights/last.safetensors").is_file()
