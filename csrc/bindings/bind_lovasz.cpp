@@ -17,31 +17,63 @@ namespace {
 
 constexpr std::size_t kWorkspaceAlignment = 64;
 
-std::int64_t workspace_bytes(std::int64_t images, std::int64_t channels, std::int64_t height, std::int64_t width,
-                             bool per_image, int threads) {
-    return lovasz_softmax_workspace_bytes({images, channels, height, width, per_image, threads});
+LovaszMethod method_of(const std::string& name) {
+    require(name == "sort" || name == "histogram", "method is '", name, "'; expected sort or histogram");
+    return name == "sort" ? LovaszMethod::sort : LovaszMethod::histogram;
 }
 
-double loss(std::uintptr_t logits, std::uintptr_t target, int target_bytes, std::int64_t images, std::int64_t channels,
-            std::int64_t height, std::int64_t width, const std::string& mode, const std::vector<std::int64_t>& listed,
-            bool per_image, std::optional<std::int64_t> ignore_index, std::uintptr_t gradient, std::uintptr_t workspace,
-            std::int64_t workspace_size, int threads) {
+LovaszClasses classes_of(const std::string& name) {
+    require(name == "present" || name == "all" || name == "listed", "mode is '", name,
+            "'; expected present, all or listed");
+    if (name == "present") return LovaszClasses::present;
+    return name == "all" ? LovaszClasses::all : LovaszClasses::listed;
+}
+
+LogitsType logits_type_of(const std::string& name) {
+    require(name == "float32" || name == "float16" || name == "bfloat16", "logits_type is '", name,
+            "'; expected float32, float16 or bfloat16");
+    if (name == "float32") return LogitsType::float32;
+    return name == "float16" ? LogitsType::float16 : LogitsType::bfloat16;
+}
+
+TargetType target_type_of(const std::string& name) {
+    require(name == "uint8" || name == "int32" || name == "int64", "target_type is '", name,
+            "'; expected uint8, int32 or int64");
+    if (name == "uint8") return TargetType::uint8;
+    return name == "int32" ? TargetType::int32 : TargetType::int64;
+}
+
+LovaszSoftmaxSizes sizes_of(std::int64_t images, std::int64_t channels, std::int64_t height, std::int64_t width,
+                            bool per_image, bool channels_last, bool with_gradient, const std::string& method,
+                            std::int64_t bins, int threads) {
+    return {images, channels, height, width, per_image, channels_last, with_gradient, method_of(method), bins, threads};
+}
+
+// Numbers of the type at the address, aligned to them.
+const void* logits_at(std::uintptr_t address, LogitsType type) {
+    if (type == LogitsType::float32) return pointer<const float>(address, "logits");
+    return pointer<const std::uint16_t>(address, "logits");
+}
+
+const void* target_at(std::uintptr_t address, TargetType type) {
+    if (type == TargetType::uint8) return pointer<const std::uint8_t>(address, "target");
+    if (type == TargetType::int32) return pointer<const std::int32_t>(address, "target");
+    return pointer<const std::int64_t>(address, "target");
+}
+
+double loss(const LovaszSoftmaxSizes& sizes, std::uintptr_t logits, const std::string& logits_type,
+            std::uintptr_t target, const std::string& target_type, const std::string& mode,
+            const std::vector<std::int64_t>& listed, std::optional<std::int64_t> ignore_index, std::uintptr_t gradient,
+            std::uintptr_t workspace, std::int64_t workspace_size) {
     LovaszSoftmaxArguments arguments;
-    arguments.sizes = {images, channels, height, width, per_image, threads};
-    arguments.logits = pointer<const float>(logits, "logits");
-    require(target_bytes == 1 || target_bytes == 8, "target_bytes is ", target_bytes, "; expected 1 or 8");
-    if (target_bytes == 1) {
-        arguments.target_uint8 = pointer<const std::uint8_t>(target, "target");
-    } else {
-        arguments.target_int64 = pointer<const std::int64_t>(target, "target");
-    }
+    arguments.sizes = sizes;
+    arguments.logits_type = logits_type_of(logits_type);
+    arguments.logits = logits_at(logits, arguments.logits_type);
+    arguments.target_type = target_type_of(target_type);
+    arguments.target = target_at(target, arguments.target_type);
     arguments.has_ignore_index = ignore_index.has_value();
     arguments.ignore_index = ignore_index.value_or(0);
-    require(mode == "present" || mode == "all" || mode == "listed", "mode is '", mode,
-            "'; expected present, all or listed");
-    arguments.classes = mode == "present" ? LovaszClasses::present
-                        : mode == "all"   ? LovaszClasses::all
-                                          : LovaszClasses::listed;
+    arguments.classes = classes_of(mode);
     arguments.listed = listed.data();
     arguments.listed_count = static_cast<std::int64_t>(listed.size());
     arguments.gradient = pointer<float>(gradient, "gradient");
@@ -55,13 +87,15 @@ double loss(std::uintptr_t logits, std::uintptr_t target, int target_bytes, std:
 
 void bind_lovasz(py::module_& module) {
     using py::arg;
-    module.def("lovasz_softmax_workspace_bytes", &workspace_bytes, py::kw_only(), arg("images"), arg("channels"),
-               arg("height"), arg("width"), arg("per_image"), arg("threads"),
+    py::class_<LovaszSoftmaxSizes>(module, "LovaszSoftmaxSizes", "Sizes and options that decide about scratch memory.")
+        .def(py::init(&sizes_of), py::kw_only(), arg("images"), arg("channels"), arg("height"), arg("width"),
+             arg("per_image"), arg("channels_last"), arg("with_gradient"), arg("method"), arg("bins"), arg("threads"));
+    module.def("lovasz_softmax_workspace_bytes", &lovasz_softmax_workspace_bytes, arg("sizes"),
                "Bytes of scratch memory, aligned to 64, that lovasz_softmax needs.");
-    module.def("lovasz_softmax", &loss, py::kw_only(), arg("logits"), arg("target"), arg("target_bytes"), arg("images"),
-               arg("channels"), arg("height"), arg("width"), arg("mode"), arg("listed"), arg("per_image"),
-               arg("ignore_index"), arg("gradient"), arg("workspace"), arg("workspace_size"), arg("threads"),
-               "Loss; writes the gradient unless its address is 0. See csrc/include/etnet/ops/lovasz_softmax.hpp.");
+    module.def("lovasz_softmax", &loss, arg("sizes"), py::kw_only(), arg("logits"), arg("logits_type"), arg("target"),
+               arg("target_type"), arg("mode"), arg("listed"), arg("ignore_index"), arg("gradient"), arg("workspace"),
+               arg("workspace_size"),
+               "Loss; writes the gradient if asked for. See csrc/include/etnet/ops/lovasz_softmax.hpp.");
 }
 
 }  // namespace etnet

@@ -8,6 +8,6 @@ void bind_lovasz(pybind11::module_& module);
 PYBIND11_MODULE(_native, module) {
     module.doc() = "Native kernels of etnet: functions of addresses and sizes.";
     // Raised whenever a signature changes; etnet.native refuses a module of another number.
-    module.attr("INTERFACE") = 1;
+    module.attr("INTERFACE") = 2;
     etnet::bind_lovasz(module);
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,62 +17,111 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 64
 
+LOGITS_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+TARGET_TYPES = (torch.uint8, torch.int32, torch.int64)
 
-def lovasz_softmax(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    mode: str,
-    listed: Sequence[int],
-    per_image: bool,
-    ignore_index: int | None,
-    need_gradient: bool,
-) -> tuple[Tensor, Tensor]:
+
+def gradient_like(logits: Tensor, *, needed: bool = True) -> Tensor:
+    """Uninitialised float32 memory for the gradient [N, C, H, W] in the layout of the logits, or [0] if not needed."""
+    if not needed:
+        return logits.new_empty(0, dtype=torch.float32)
+    return torch.empty(logits.shape, dtype=torch.float32, device=logits.device, memory_format=_memory_format(logits))
+
+
+def _memory_format(logits: Tensor) -> torch.memory_format:
+    """Channels-last for logits that lie so; everything else is read as, or copied to, contiguous memory."""
+    if not logits.is_contiguous() and logits.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+@dataclass(frozen=True)
+class LovaszOptions:
+    """Options of the Lovasz-Softmax kernels, in the order of the operator's arguments."""
+
+    mode: str
+    """`"present"`, `"all"` or `"listed"`."""
+    listed: Sequence[int]
+    """The classes that count in mode `"listed"`."""
+    per_image: bool
+    """Whether each image is a segment of its own."""
+    ignore_index: int | None
+    """Target value of pixels that are left out."""
+    method: str
+    """`"sort"` or `"histogram"`."""
+    bins: int
+    """Number of bins of the histogram."""
+    need_gradient: bool
+    """Whether to compute the gradient."""
+
+
+def lovasz_softmax(logits: Tensor, target: Tensor, options: LovaszOptions) -> tuple[Tensor, Tensor]:
     """Runs the native CPU kernel of csrc/include/etnet/ops/lovasz_softmax.hpp on as many threads as torch uses.
 
     Args:
-        logits: Class scores [N, C, H, W], float32, CPU.
-        target: Class indices [N, H, W], int64 or uint8, CPU.
-        mode: `"present"`, `"all"` or `"listed"`.
-        listed: The classes that count in mode `"listed"`.
-        per_image: Whether each image is a segment of its own.
-        ignore_index: Target value of pixels that are left out.
-        need_gradient: Whether to compute the gradient.
+        logits: Class scores [N, C, H, W], float32, float16 or bfloat16, CPU.
+        target: Class indices [N, H, W], uint8, int32 or int64, CPU.
+        options: What is computed.
 
     Returns:
-        The loss, a float32 scalar, and its gradient [N, C, H, W], float32 contiguous (or [0] if not needed).
+        The loss, a float32 scalar, and its gradient [N, C, H, W], float32 in the layout of the logits (or [0] if not
+        needed).
 
     Raises:
         DataError: A target is neither a class index nor ignored.
     """
     kernels = native.require()
-    logits, target = logits.contiguous(), target.contiguous()
-    images, channels, height, width = logits.shape
-    gradient = logits.new_empty(logits.shape if need_gradient else (0,))
-    threads = torch.get_num_threads()
-    sizes = {"images": images, "channels": channels, "height": height, "width": width, "per_image": per_image}
-    scratch = _scratch(kernels.lovasz_softmax_workspace_bytes(**sizes, threads=threads))
+    memory_format = _memory_format(logits)
+    logits, target = logits.contiguous(memory_format=memory_format), target.contiguous()
+    gradient = gradient_like(logits, needed=options.need_gradient)
+    sizes = _sizes(logits, options, threads=torch.get_num_threads())
+    scratch = _scratch(kernels.lovasz_softmax_workspace_bytes(sizes), logits.device)
     try:
-        loss = kernels.lovasz_softmax(
-            logits=logits.data_ptr(),
-            target=target.data_ptr(),
-            target_bytes=target.element_size(),
-            **sizes,
-            mode=mode,
-            listed=list(listed),
-            ignore_index=ignore_index,
-            gradient=gradient.data_ptr(),
-            workspace=scratch.data_ptr(),
-            workspace_size=scratch.numel(),
-            threads=threads,
-        )
+        loss = kernels.lovasz_softmax(sizes, **_buffers(logits, target, options, gradient, scratch))
     except ValueError as error:
         raise DataError(str(error)) from None
-    return logits.new_tensor(loss), gradient
+    return gradient.new_tensor(loss), gradient
 
 
-def _scratch(size: int) -> Tensor:
+def _sizes(logits: Tensor, options: LovaszOptions, *, threads: int) -> Any:
+    images, channels, height, width = logits.shape
+    return native.require().LovaszSoftmaxSizes(
+        images=images,
+        channels=channels,
+        height=height,
+        width=width,
+        per_image=options.per_image,
+        channels_last=_memory_format(logits) == torch.channels_last,
+        with_gradient=options.need_gradient,
+        method=options.method,
+        bins=options.bins,
+        threads=threads,
+    )
+
+
+def _buffers(
+    logits: Tensor, target: Tensor, options: LovaszOptions, gradient: Tensor, scratch: Tensor
+) -> dict[str, Any]:
+    return {
+        "logits": logits.data_ptr(),
+        "logits_type": _type_name(logits),
+        "target": target.data_ptr(),
+        "target_type": _type_name(target),
+        "mode": options.mode,
+        "listed": list(options.listed),
+        "ignore_index": options.ignore_index,
+        "gradient": gradient.data_ptr(),
+        "workspace": scratch.data_ptr(),
+        "workspace_size": scratch.numel(),
+    }
+
+
+def _type_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _scratch(size: int, device: torch.device) -> Tensor:
     """Uninitialised bytes [size], uint8, at an aligned address."""
-    memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
+    memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8, device=device)
     offset = -memory.data_ptr() % _ALIGNMENT
     return memory[offset : offset + size]
