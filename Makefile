@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 
 # A change of any of these needs a new installation; changes of Python files do not (the installation is editable).
-INSTALL_SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
+INSTALL_SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find cmake csrc -type f 2>/dev/null)
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
 
 .DEFAULT_GOAL := help

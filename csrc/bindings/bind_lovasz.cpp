@@ -8,14 +8,13 @@
 #include <vector>
 
 #include "etnet/ops/lovasz_softmax.hpp"
+#include "etnet/ops/lovasz_softmax_cuda.hpp"
 #include "pointer.hpp"
 
 namespace py = pybind11;
 
 namespace etnet {
 namespace {
-
-constexpr std::size_t kWorkspaceAlignment = 64;
 
 LovaszMethod method_of(const std::string& name) {
     require(name == "sort" || name == "histogram", "method is '", name, "'; expected sort or histogram");
@@ -61,10 +60,13 @@ const void* target_at(std::uintptr_t address, TargetType type) {
     return pointer<const std::int64_t>(address, "target");
 }
 
-double loss(const LovaszSoftmaxSizes& sizes, std::uintptr_t logits, const std::string& logits_type,
-            std::uintptr_t target, const std::string& target_type, const std::string& mode,
-            const std::vector<std::int64_t>& listed, std::optional<std::int64_t> ignore_index, std::uintptr_t gradient,
-            std::uintptr_t workspace, std::int64_t workspace_size) {
+// What the CPU and the CUDA function have in common. `listed` must outlive the result.
+LovaszSoftmaxArguments arguments_of(const LovaszSoftmaxSizes& sizes, std::uintptr_t logits,
+                                    const std::string& logits_type, std::uintptr_t target,
+                                    const std::string& target_type, const std::string& mode,
+                                    const std::vector<std::int64_t>& listed, std::optional<std::int64_t> ignore_index,
+                                    std::uintptr_t gradient, std::uintptr_t workspace, std::int64_t workspace_size,
+                                    std::size_t workspace_alignment) {
     LovaszSoftmaxArguments arguments;
     arguments.sizes = sizes;
     arguments.logits_type = logits_type_of(logits_type);
@@ -77,11 +79,36 @@ double loss(const LovaszSoftmaxSizes& sizes, std::uintptr_t logits, const std::s
     arguments.listed = listed.data();
     arguments.listed_count = static_cast<std::int64_t>(listed.size());
     arguments.gradient = pointer<float>(gradient, "gradient");
-    arguments.workspace = pointer<std::byte>(workspace, "workspace", kWorkspaceAlignment);
+    arguments.workspace = pointer<std::byte>(workspace, "workspace", workspace_alignment);
     arguments.workspace_bytes = workspace_size;
+    return arguments;
+}
+
+double loss(const LovaszSoftmaxSizes& sizes, std::uintptr_t logits, const std::string& logits_type,
+            std::uintptr_t target, const std::string& target_type, const std::string& mode,
+            const std::vector<std::int64_t>& listed, std::optional<std::int64_t> ignore_index, std::uintptr_t gradient,
+            std::uintptr_t workspace, std::int64_t workspace_size) {
+    constexpr std::size_t kAlignment = 64;
+    const LovaszSoftmaxArguments arguments =
+        arguments_of(sizes, logits, logits_type, target, target_type, mode, listed, ignore_index, gradient, workspace,
+                     workspace_size, kAlignment);
     const py::gil_scoped_release released;
     return lovasz_softmax(arguments);
 }
+
+#ifdef ETNET_WITH_CUDA
+void loss_on_device(const LovaszSoftmaxSizes& sizes, std::uintptr_t logits, const std::string& logits_type,
+                    std::uintptr_t target, const std::string& target_type, const std::string& mode,
+                    const std::vector<std::int64_t>& listed, std::optional<std::int64_t> ignore_index,
+                    std::uintptr_t gradient, std::uintptr_t workspace, std::int64_t workspace_size,
+                    std::uintptr_t result, std::uintptr_t stream) {
+    constexpr std::size_t kAlignment = 256;
+    const LovaszSoftmaxArguments arguments =
+        arguments_of(sizes, logits, logits_type, target, target_type, mode, listed, ignore_index, gradient, workspace,
+                     workspace_size, kAlignment);
+    lovasz_softmax_cuda(arguments, pointer<float>(result, "loss"), pointer<void>(stream, "stream", 1));
+}
+#endif
 
 }  // namespace
 
@@ -96,6 +123,14 @@ void bind_lovasz(py::module_& module) {
                arg("target_type"), arg("mode"), arg("listed"), arg("ignore_index"), arg("gradient"), arg("workspace"),
                arg("workspace_size"),
                "Loss; writes the gradient if asked for. See csrc/include/etnet/ops/lovasz_softmax.hpp.");
+#ifdef ETNET_WITH_CUDA
+    module.def("lovasz_softmax_cuda_workspace_bytes", &lovasz_softmax_cuda_workspace_bytes, arg("sizes"),
+               "Bytes of scratch memory, aligned to 256, that lovasz_softmax_cuda needs on the current device.");
+    module.def("lovasz_softmax_cuda", &loss_on_device, arg("sizes"), py::kw_only(), arg("logits"), arg("logits_type"),
+               arg("target"), arg("target_type"), arg("mode"), arg("listed"), arg("ignore_index"), arg("gradient"),
+               arg("workspace"), arg("workspace_size"), arg("loss"), arg("stream"),
+               "Enqueues loss and gradient on a stream. See csrc/include/etnet/ops/lovasz_softmax_cuda.hpp.");
+#endif
 }
 
 }  // namespace etnet

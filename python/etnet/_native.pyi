@@ -1,5 +1,6 @@
 # The compiled module, bound in csrc/bindings. The headers in csrc/include/etnet/ops say what the functions do.
 INTERFACE: int
+BUILD: dict[str, str]
 
 class LovaszSoftmaxSizes:
     def __init__(
@@ -32,3 +33,22 @@ def lovasz_softmax(
     workspace: int,
     workspace_size: int,
 ) -> float: ...
+
+# Only in a build with CUDA, where BUILD["cuda"] is not empty.
+def lovasz_softmax_cuda_workspace_bytes(sizes: LovaszSoftmaxSizes) -> int: ...
+def lovasz_softmax_cuda(
+    sizes: LovaszSoftmaxSizes,
+    *,
+    logits: int,
+    logits_type: str,
+    target: int,
+    target_type: str,
+    mode: str,
+    listed: list[int],
+    ignore_index: int | None,
+    gradient: int,
+    workspace: int,
+    workspace_size: int,
+    loss: int,
+    stream: int,
+) -> None: ...

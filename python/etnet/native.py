@@ -57,6 +57,12 @@ def require() -> ModuleType:
     return loaded
 
 
+def has_cuda() -> bool:
+    """Whether the native module is there and was built with CUDA kernels (says nothing about a GPU or a driver)."""
+    loaded = module()
+    return loaded is not None and loaded.BUILD["cuda"] != ""
+
+
 @functools.cache
 def _warn_once() -> None:
     _, reason = _load()

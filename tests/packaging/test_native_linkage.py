@@ -44,3 +44,11 @@ def test_loads_and_runs_without_torch():
     )
     result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert int(result.stdout) > 0
+
+
+def test_build_names_its_compilers():
+    build = native.require().BUILD
+    assert set(build) == {"compiler", "cuda", "cuda_architectures"}
+    assert build["compiler"]
+    assert bool(build["cuda"]) == bool(build["cuda_architectures"]) == native.has_cuda()
+    assert hasattr(native.require(), "lovasz_softmax_cuda") == native.has_cuda()

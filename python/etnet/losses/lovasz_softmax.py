@@ -27,8 +27,7 @@ class LovaszSoftmax(nn.Module):
         bins: Number of bins for `"histogram"`; its loss is at most 1 / (2 (bins - 1)) off.
 
     Raises:
-        UsageError: `classes` is neither a known word nor a list of distinct class indices, or `method` or `bins` is none
-            of those allowed.
+        UsageError: `classes`, `method` or `bins` is none of those allowed.
 
     Example:
         >>> import torch

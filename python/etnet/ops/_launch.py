@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from etnet import native
-from etnet.errors import DataError
+from etnet.errors import DataError, EnvironmentFault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-_ALIGNMENT = 64
+_ALIGNMENT = 256
 
 LOGITS_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 TARGET_TYPES = (torch.uint8, torch.int32, torch.int64)
@@ -81,6 +81,40 @@ def lovasz_softmax(logits: Tensor, target: Tensor, options: LovaszOptions) -> tu
     except ValueError as error:
         raise DataError(str(error)) from None
     return gradient.new_tensor(loss), gradient
+
+
+def lovasz_softmax_cuda(logits: Tensor, target: Tensor, options: LovaszOptions) -> tuple[Tensor, Tensor]:
+    """Enqueues csrc/include/etnet/ops/lovasz_softmax_cuda.hpp on the current stream, without waiting for it.
+
+    Args:
+        logits: Class scores [N, C, H, W], float32, float16 or bfloat16, on a CUDA device.
+        target: Class indices [N, H, W], uint8, int32 or int64, on the same device.
+        options: What is computed.
+
+    Returns:
+        As `lovasz_softmax`, on the device; NaN where a target is neither a class index nor ignored.
+
+    Raises:
+        DataError: There are too many pixels for the device version.
+        EnvironmentFault: The CUDA runtime reports an error.
+    """
+    kernels = native.require()
+    memory_format = _memory_format(logits)
+    logits, target = logits.contiguous(memory_format=memory_format), target.contiguous()
+    gradient = gradient_like(logits, needed=options.need_gradient)
+    loss = gradient.new_empty(())
+    sizes = _sizes(logits, options, threads=1)
+    try:
+        with torch.cuda.device(logits.device):
+            scratch = _scratch(kernels.lovasz_softmax_cuda_workspace_bytes(sizes), logits.device)
+            stream = torch.cuda.current_stream().cuda_stream
+            buffers = _buffers(logits, target, options, gradient, scratch)
+            kernels.lovasz_softmax_cuda(sizes, **buffers, loss=loss.data_ptr(), stream=stream)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    except RuntimeError as error:
+        raise EnvironmentFault(f"the CUDA kernels failed on {logits.device}: {error}") from error
+    return loss, gradient
 
 
 def _sizes(logits: Tensor, options: LovaszOptions, *, threads: int) -> Any:

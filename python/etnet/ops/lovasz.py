@@ -3,15 +3,15 @@
 `torch.ops.etnet.lovasz_softmax` works under torch.compile, torch.export and autocast. What runs behind it:
 
     CPU   the native kernel; the twin of etnet.ops.reference where the native module is missing (with one warning)
-    CUDA  the twin; a native CUDA kernel does not exist yet
+    CUDA  the native kernel where the module was built with CUDA, else the twin
 
 Two methods. `sort` is the exact loss. `histogram` rounds each error m_i to the nearest m'_i of `bins` numbers
 i / (bins - 1), so that counting replaces sorting; its loss and gradient are exact for the rounded errors.
 
 The two losses of a class differ by at most d = 1 / (2 (bins - 1)). Proof: the loss is the Lovasz extension of the
-Jaccard loss J of a set of wrong pixels, L(m) = integral over t in 0..1 of J({i: m_i > t}), where J grows with the set and
-lies in 0..1. So L grows with every m_i, and adding d to all of them shifts the sets by d in t, which adds at most d:
-L(m + d) <= L(m) + d. Rounding moves no error by more than d, hence L(m') <= L(m + d) <= L(m) + d, and likewise
+Jaccard loss J of a set of wrong pixels, L(m) = integral over t in 0..1 of J({i: m_i > t}), where J grows with the set
+and lies in 0..1. So L grows with every m_i, and adding d to all of them shifts the sets by d in t, which adds at most
+d: L(m + d) <= L(m) + d. Rounding moves no error by more than d, hence L(m') <= L(m + d) <= L(m) + d, and likewise
 L(m) <= L(m' + d) <= L(m') + d. The mean over classes and segments keeps the bound. (Float32 rounding of the errors,
 about 1e-7, comes on top for both methods.)
 """
@@ -75,7 +75,7 @@ def lovasz_softmax(
         The loss, a float32 scalar in 0..1 (float64 for float64 logits with `"reference"`).
 
     Raises:
-        DataError: A target is neither a class index nor `ignore_index`.
+        DataError: A target is neither a class index nor `ignore_index` (on CUDA, where nothing waits: a NaN loss).
         UsageError: Shapes, types or options do not fit.
         EnvironmentFault: `"sort"` or `"histogram"` was asked for where no native kernel exists.
 
@@ -151,23 +151,30 @@ def check_classes(classes: str | Sequence[int], *, num_classes: int | None = Non
 
 
 def _require_kernel(logits: Tensor, method: str) -> None:
-    if logits.device.type != "cpu":
+    device = logits.device.type
+    if not _has_kernel(device):
+        reason = ": the native module was built without nvcc" if device == "cuda" else ""
         raise EnvironmentFault(
-            f"lovasz_softmax: method {method!r} has no kernel for {logits.device.type} tensors; use method 'auto'"
+            f"lovasz_softmax: method {method!r} has no kernel for {device} tensors{reason}; use method 'auto'"
         )
-    _native_is_loaded()
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _native_is_loaded() -> bool:
+def _has_kernel(device: str) -> bool:
     native.require()
-    return True
+    return device == "cpu" or (device == "cuda" and native.has_cuda())
 
 
 def _run_cpu(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
     if native.module() is None:
         return _run_twin(logits, target, *options)
     return _launch.lovasz_softmax(logits, target, _launch.LovaszOptions(*options))
+
+
+def _run_cuda(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    if not native.has_cuda():
+        return _run_twin(logits, target, *options)
+    return _launch.lovasz_softmax_cuda(logits, target, _launch.LovaszOptions(*options))
 
 
 def _run_twin(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
@@ -206,6 +213,6 @@ def _backward(ctx: Any, loss_gradient: Tensor, _: Tensor) -> tuple[Tensor | None
 
 
 _LIBRARY.impl("lovasz_softmax", _run_cpu, "CPU")
-_LIBRARY.impl("lovasz_softmax", _run_twin, "CUDA")
+_LIBRARY.impl("lovasz_softmax", _run_cuda, "CUDA")
 torch.library.register_fake("etnet::lovasz_softmax", _shapes, lib=_LIBRARY)
 torch.library.register_autograd("etnet::lovasz_softmax", _backward, setup_context=_save_gradient, lib=_LIBRARY)
