@@ -6,8 +6,9 @@
 
 namespace etnet {
 
-inline float power_of_two(std::int32_t exponent) {  // exponent in -126..127
-    const std::int32_t bits = (exponent + 127) << 23;
+// For exponents in -126..127; anything for others.
+inline float power_of_two(std::int32_t exponent) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(exponent + 127) << 23;
     float result = 0.0F;
     std::memcpy(&result, &bits, sizeof result);
     return result;
