@@ -78,7 +78,7 @@ LovaszSoftmaxArguments arguments_of(const LovaszSoftmaxSizes& sizes, std::uintpt
     arguments.classes = classes_of(mode);
     arguments.listed = listed.data();
     arguments.listed_count = static_cast<std::int64_t>(listed.size());
-    arguments.gradient = pointer<float>(gradient, "gradient");
+    arguments.gradient = pointer<float>(gradient, "gradient", alignof(std::uint64_t));
     arguments.workspace = pointer<std::byte>(workspace, "workspace", workspace_alignment);
     arguments.workspace_bytes = workspace_size;
     return arguments;

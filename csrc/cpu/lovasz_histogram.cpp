@@ -170,20 +170,25 @@ class BinnedSegment {
     void look_up_two() const {
         for_each_block(segment_, [&](const PixelBlock& block, int) {
             LabelBlock labels;
+            LabelBlock places;
+            FloatBlock changes;
             inputs_.labels(block, labels);
-            float* row = buffers_.gradient + inputs_.offset(block);
+            float* first = buffers_.gradient + inputs_.offset(block);
+            float* second = first + inputs_.channel_stride();
             const int64_t stride = inputs_.pixel_stride();
+            const auto bins = static_cast<std::int32_t>(bins_);
             for (int64_t i = 0; i < block.count; ++i) {
-                float* pixel = row + i * stride;
-                const float error = *pixel;
-                const std::int32_t label = labels[static_cast<std::size_t>(i)];
-                float change = 0.0F;
-                if (label >= 0) {
-                    change = scratch_.weights[label * bins_ + bin_of(error, last_bin_)] * (error * (1.0F - error));
-                }
-                pixel[0] = label == 1 ? change : -change;
-                pixel[inputs_.channel_stride()] = label == 1 ? -change : change;
+                const auto at = static_cast<std::size_t>(i);
+                const float error = first[i * stride];
+                places[at] = bin_of(error, last_bin_) + (labels[at] == 1 ? bins : 0);
+                // Ignored pixels have the error 0 and hence no change.
+                changes[at] = labels[at] == 1 ? error * (1.0F - error) : -(error * (1.0F - error));
             }
+            for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i) {
+                changes[i] *= scratch_.weights[places[i]];
+            }
+            for (int64_t i = 0; i < block.count; ++i) first[i * stride] = changes[static_cast<std::size_t>(i)];
+            for (int64_t i = 0; i < block.count; ++i) second[i * stride] = -changes[static_cast<std::size_t>(i)];
         });
     }
 

@@ -22,7 +22,7 @@ struct RankChunk {
 };
 
 struct SortScratch {
-    std::uint64_t* words;    // [pixels of the segment]
+    std::uint64_t* words;    // [pixels of the segment]; may be the segment's gradient where it has two classes
     std::uint64_t* ordered;  // [pixels of the segment]
     SortCounts* counts;      // [threads]
     RankChunk* chunks;       // [pixels of the segment / kRanks, rounded up]

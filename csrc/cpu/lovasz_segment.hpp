@@ -10,6 +10,7 @@
 #include "etnet/parallel.hpp"
 #include "exponential.hpp"
 #include "lovasz_inputs.hpp"
+#include "lovasz_rows.hpp"
 
 namespace etnet {
 
@@ -55,20 +56,7 @@ inline bool errors_of_two(const LovaszInputs& inputs, const PixelBlock& block, c
     FloatBlock room[2];
     const float* first = inputs.scores(block, 0, room[0]);
     const float* second = inputs.scores(block, 1, room[1]);
-    std::int32_t bad = 0;
-    for (std::int64_t i = 0; i < block.count; ++i) {
-        const std::int32_t label = labels[static_cast<std::size_t>(i)];
-        const float advantage = label == 1 ? first[i] - second[i] : second[i] - first[i];
-        const float smaller = exponential(-std::fabs(advantage));
-        const float larger = 1.0F / (1.0F + smaller);
-        const float largest = first[i] > second[i] ? first[i] : second[i];
-        // A NaN passes into `advantage`; +inf, or -inf twice, is seen in `largest`.
-        const bool fine = (advantage == advantage) & (std::fabs(largest) <= std::numeric_limits<float>::max());
-        const float error = advantage > 0.0F ? larger : smaller * larger;
-        errors[static_cast<std::size_t>(i)] = label >= 0 ? error : 0.0F;
-        bad |= static_cast<std::int32_t>(!fine) & static_cast<std::int32_t>(label >= 0);
-    }
-    return bad == 0;
+    return errors_of_scores(first, second, labels.data(), block.count, errors.data());
 }
 
 // Softmax of a block into rows[c * row_stride + i], 0 at ignored pixels. False if a probability that counts is NaN.

@@ -81,6 +81,11 @@ bool needs_probabilities(const LovaszSoftmaxSizes& sizes) {
     return sizes.method == LovaszMethod::sort || sizes.channels_last || !sizes.with_gradient;
 }
 
+// With two classes the words to be sorted, 8 bytes per pixel, have just room in the gradient, which is written later.
+bool sorts_in_gradient(const LovaszSoftmaxSizes& sizes) {
+    return sizes.channels == 2 && sizes.with_gradient;
+}
+
 Workspace lay_out(void* memory, const LovaszSoftmaxSizes& sizes) {
     const Plan plan(sizes);
     Layout layout(memory);
@@ -94,7 +99,7 @@ Workspace lay_out(void* memory, const LovaszSoftmaxSizes& sizes) {
     workspace.loss = layout.take<double>(plan.segments);
     if (sizes.method == LovaszMethod::sort) {
         const int64_t room = plan.workers * plan.images * plan.pixels;
-        workspace.sort.words = layout.take<std::uint64_t>(room);
+        if (!sorts_in_gradient(sizes)) workspace.sort.words = layout.take<std::uint64_t>(room);
         workspace.sort.ordered = layout.take<std::uint64_t>(room);
         workspace.sort.counts = layout.take<SortCounts>(plan.workers * plan.threads_per_segment);
         workspace.sort.chunks = layout.take<RankChunk>(plan.workers * plan.chunks);
@@ -162,10 +167,13 @@ class Loss {
         for (int64_t i = begin; i < end; ++i) {
             const PixelBlock block{image, i * kBlock, std::min(plan_.pixels - i * kBlock, kBlock)};
             inputs_.labels(block, labels);
-            const auto last = labels.begin() + block.count;
-            const auto invalid = std::min_element(labels.begin(), last);
-            if (*invalid == kInvalidLabel) {
-                total.invalid_pixel = block.first + (std::find(labels.begin(), last, kInvalidLabel) - labels.begin());
+            std::int32_t invalid = 0;
+            for (std::size_t at = 0; at < static_cast<std::size_t>(block.count); ++at) {
+                invalid |= labels[at] == kInvalidLabel ? 1 : 0;
+            }
+            if (invalid != 0) {
+                total.invalid_pixel =
+                    block.first + (std::find(labels.begin(), labels.end(), kInvalidLabel) - labels.begin());
                 return;
             }
             count_labels(labels, block.count, count);
@@ -252,7 +260,10 @@ class Loss {
         }
         if (sizes_.method == LovaszMethod::sort) {
             SortScratch scratch = workspace_.sort;
-            scratch.words += worker * segment.size();
+            scratch.words =
+                sorts_in_gradient(sizes_)
+                    ? reinterpret_cast<std::uint64_t*>(buffers_.gradient + segment.first_image * 2 * plan_.pixels)
+                    : scratch.words + worker * segment.size();
             scratch.ordered += worker * segment.size();
             scratch.counts += worker * plan_.threads_per_segment;
             scratch.chunks += worker * plan_.chunks;

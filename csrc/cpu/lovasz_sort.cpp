@@ -1,5 +1,6 @@
 // LovaszMethod::sort on the CPU: list the pixels as words, sort them, weigh them in the order of their ranks.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 
@@ -39,9 +40,11 @@ class SortedSegment {
             list(block, labels, 1, errors.data());
         });
         if (!fine) return kNan;
-        return weigh([&](const RankChunk& chunk, int64_t begin, int64_t end, const uint64_t* ranked) {
+        const double loss = weigh([&](const RankChunk& chunk, int64_t begin, int64_t end, const uint64_t* ranked) {
             return weigh_two(chunk, begin, end, ranked);
         });
+        if (buffers_.gradient != nullptr) mirror_gradient();
+        return loss;
     }
 
     double run_many() const {
@@ -99,8 +102,8 @@ class SortedSegment {
     // of what it returns. Ignored pixels lie behind rank segment.valid.
     template <class Body>
     double weigh(const Body& body) const {
-        const uint64_t* ranked =
-            sort_by_key(scratch_.words, scratch_.ordered, segment_.size(), scratch_.counts, segment_.threads);
+        sort_by_key(scratch_.words, scratch_.ordered, segment_.size(), scratch_.counts, segment_.threads);
+        const uint64_t* ranked = scratch_.ordered;
         parallel_for(segment_.valid, kRanks, segment_.threads, [&](int64_t begin, int64_t end, int) {
             int64_t members = 0;
             for (int64_t rank = begin; rank < end; ++rank) members += (ranked[rank] & kMember) != 0 ? 1 : 0;
@@ -128,28 +131,68 @@ class SortedSegment {
     }
 
     double weigh_two(const RankChunk& chunk, int64_t begin, int64_t end, const uint64_t* ranked) const {
-        ClassOfTwo classes[2];
-        for (int channel = 0; channel < 2; ++channel) {
-            const ClassShare& share = segment_.shares[channel];
-            classes[channel] = {share.weight, static_cast<double>(share.total), 0.0};
-        }
-        classes[1].before = static_cast<double>(chunk.members);
-        classes[0].before = static_cast<double>(begin - chunk.members);
+        int64_t members = chunk.members;
         double loss = 0.0;
-        for (int64_t rank = begin; rank < end; ++rank) {
-            const uint64_t word = ranked[rank];
-            const int64_t label = (word & kMember) != 0 ? 1 : 0;
-            const float error = error_of(static_cast<std::uint32_t>(word >> kSortKeyShift));
-            const double slope = slope_of_two(classes[label], classes[1 - label]);
-            classes[label].before += 1.0;
-            loss += slope * static_cast<double>(error);
-            if (buffers_.gradient == nullptr) continue;
-            const float change = static_cast<float>(slope) * (error * (1.0F - error));
-            float* pixel = buffers_.gradient + (word & kPosition);
-            pixel[label * inputs_.channel_stride()] = -change;
-            pixel[(1 - label) * inputs_.channel_stride()] = change;
+        for (int64_t rank = begin; rank < end; rank += kBlock) {
+            const int64_t count = std::min(end - rank, kBlock);
+            loss += weigh_block_of_two(ranked + rank, count, members, rank - members);
+            for (int64_t i = rank; i < rank + count; ++i) members += (ranked[i] & kMember) != 0 ? 1 : 0;
         }
         return loss;
+    }
+
+    // Loops without branches, because labels in the order of ranks are as good as random.
+    double weigh_block_of_two(const uint64_t* ranked, int64_t count, int64_t ones_before, int64_t zeros_before) const {
+        std::array<double, kBlock> slopes;
+        LabelBlock labels;
+        LabelBlock ones;  // ranked before, within the block
+        FloatBlock errors;
+        std::int32_t found = 0;
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+            labels[i] = (ranked[i] & kMember) != 0 ? 1 : 0;
+            errors[i] = error_of(static_cast<std::uint32_t>(ranked[i] >> kSortKeyShift));
+            ones[i] = found;
+            found += labels[i];
+        }
+        const ClassOfTwo zero = class_of_two(0, zeros_before);
+        const ClassOfTwo one = class_of_two(1, ones_before);
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+            const double ones_here = one.before + ones[i];
+            const double zeros_here = zero.before + (static_cast<std::int32_t>(i) - ones[i]);
+            const bool is_one = labels[i] != 0;
+            const ClassOfTwo own{is_one ? one.weight : zero.weight, is_one ? one.total : zero.total,
+                                 is_one ? ones_here : zeros_here};
+            const ClassOfTwo other{is_one ? zero.weight : one.weight, is_one ? zero.total : one.total,
+                                   is_one ? zeros_here : ones_here};
+            slopes[i] = slope_of_two(own, other);
+        }
+        double loss = 0.0;
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i)
+            loss += slopes[i] * static_cast<double>(errors[i]);
+        if (buffers_.gradient == nullptr) return loss;
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+            const float change = static_cast<float>(slopes[i]) * (errors[i] * (1.0F - errors[i]));
+            errors[i] = labels[i] != 0 ? change : -change;
+        }
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+            buffers_.gradient[ranked[i] & kPosition] = errors[i];
+        }
+        return loss;
+    }
+
+    // The gradient of class 1 is that of class 0 with the other sign; in memory order this costs less than by rank.
+    void mirror_gradient() const {
+        for_each_block(segment_, [&](const PixelBlock& block, int) {
+            const float* first = buffers_.gradient + inputs_.offset(block);
+            float* second = buffers_.gradient + inputs_.offset(block) + inputs_.channel_stride();
+            const int64_t stride = inputs_.pixel_stride();
+            for (int64_t i = 0; i < block.count; ++i) second[i * stride] = -first[i * stride];
+        });
+    }
+
+    ClassOfTwo class_of_two(int64_t channel, int64_t before) const {
+        const ClassShare& share = segment_.shares[channel];
+        return {share.weight, static_cast<double>(share.total), static_cast<double>(before)};
     }
 
     // Leaves d(channel) in the gradient.

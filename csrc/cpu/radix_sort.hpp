@@ -1,6 +1,7 @@
 // Stable least-significant-digit radix sort of 64-bit words by their top 30 bits, on several threads.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -29,12 +30,13 @@ inline bool turn_counts_into_places(SortCounts* counts, int pieces, std::int64_t
     return true;
 }
 
-// Sorts words[0..count-1] by rising key (the top 30 bits), equal keys in their present order, and returns where the
-// result lies: `words` or `scratch`, both of `count` words. `counts` has room for `threads` entries. The result does
-// not depend on `threads`: a stable order is unique. A digit that is the same in all words costs no move.
-inline std::uint64_t* sort_by_key(std::uint64_t* words, std::uint64_t* scratch, std::int64_t count, SortCounts* counts,
-                                  int threads) {
-    if (count == 0) return words;
+// Writes words[0..count-1] to `sorted` by rising key (the top 30 bits), equal keys in their present order; `words` is
+// overwritten. `counts` has room for `threads` entries. The result does not depend on `threads`: a stable order is
+// unique. A digit that is the same in all words costs no move.
+inline void sort_by_key(std::uint64_t* words, std::uint64_t* sorted, std::int64_t count, SortCounts* counts,
+                        int threads) {
+    if (count == 0) return;
+    std::uint64_t* const result = sorted;
     const std::int64_t piece_size = (count + threads - 1) / threads;
     const int pieces = static_cast<int>((count + piece_size - 1) / piece_size);
     for (int shift = kSortKeyShift; shift < 64; shift += kSortDigitBits) {
@@ -49,11 +51,11 @@ inline std::uint64_t* sort_by_key(std::uint64_t* words, std::uint64_t* scratch, 
         if (!turn_counts_into_places(counts, pieces, count)) continue;
         parallel_for(count, piece_size, pieces, [&](std::int64_t begin, std::int64_t end, int) {
             SortCounts& next = counts[begin / piece_size];
-            for (std::int64_t i = begin; i < end; ++i) scratch[next[bucket_of(words[i])]++] = words[i];
+            for (std::int64_t i = begin; i < end; ++i) sorted[next[bucket_of(words[i])]++] = words[i];
         });
-        std::swap(words, scratch);
+        std::swap(words, sorted);
     }
-    return words;
+    if (words != result) std::copy_n(words, count, result);
 }
 
 }  // namespace etnet

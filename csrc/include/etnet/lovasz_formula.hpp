@@ -59,9 +59,10 @@ struct ClassOfTwo {
 ETNET_HOST_DEVICE inline double slope_of_two(const ClassOfTwo& own, const ClassOfTwo& other) {
     const double united = own.total + other.before;
     const double other_united = other.total + own.before;
-    if (other_united == 0.0) return own.weight / united + other.weight;
-    const double product = other_united * (other_united + 1.0);
-    return (own.weight * product + other.weight * (other.total - other.before) * united) / (united * product);
+    // other_united = 0: the first pixel ranked, and no pixel of class b: its weight for class b is 1.
+    const double product = other_united == 0.0 ? 1.0 : other_united * (other_united + 1.0);
+    const double rest = other_united == 0.0 ? 1.0 : other.total - other.before;
+    return (own.weight * product + other.weight * rest * united) / (united * product);
 }
 
 // The pixels of one bin have equal errors, so each order among them gives a valid derivative; these weights are the

@@ -64,15 +64,16 @@ struct LovaszSoftmaxArguments {
     LovaszClasses classes = LovaszClasses::present;
     const std::int64_t* listed = nullptr;  // [listed_count], each in 0..C-1, none twice; for LovaszClasses::listed
     std::int64_t listed_count = 0;
-    float* gradient = nullptr;  // N C H W numbers laid out as the logits, written; used only with sizes.with_gradient
+    float* gradient = nullptr;  // N C H W numbers laid out as the logits, aligned to 8 bytes, written; not used without
+                                // sizes.with_gradient
     void* workspace = nullptr;  // lovasz_softmax_workspace_bytes(sizes) bytes, aligned to 64
     std::int64_t workspace_bytes = 0;
 };
 
-// Size of the scratch memory. sort: two buffers of 8 bytes per pixel of a segment (for each segment in work) and,
-// unless there are two classes, the probabilities (4 N C H W bytes). histogram: tables of `bins` numbers; the
-// probabilities only for classes != 2 with channels_last or without gradient. Throws ArgumentError for sizes outside
-// their limits.
+// Size of the scratch memory. sort: two buffers of 8 bytes per pixel of a segment (for each segment in work) and the
+// probabilities (4 N C H W bytes); for two classes with gradient one buffer and nothing more. histogram: tables of
+// `bins` numbers; the probabilities only for classes != 2 with channels_last or without gradient. Throws ArgumentError
+// for sizes outside their limits.
 std::int64_t lovasz_softmax_workspace_bytes(const LovaszSoftmaxSizes& sizes);
 
 // Returns the loss. No buffer may overlap another. Throws ArgumentError, before anything is written but the workspace,
