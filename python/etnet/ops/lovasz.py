@@ -199,11 +199,12 @@ def _shapes(logits: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
 
 def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # no zeros in place of the gradient that the second output never gets
     ctx.save_for_backward(output[1])
     ctx.logits_type = inputs[0].dtype
 
 
-def _backward(ctx: Any, loss_gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, loss_gradient: Tensor, _: None) -> tuple[Tensor | None, ...]:
     # Grad mode is on here only under create_graph=True; the saved gradient would then count as a constant, silently.
     if torch.is_grad_enabled():
         raise UsageError("lovasz_softmax: create_graph=True differentiates twice, which needs method='reference'")
