@@ -60,54 +60,88 @@ const void* target_at(std::uintptr_t address, TargetType type) {
     return pointer<const std::int64_t>(address, "target");
 }
 
-// What the CPU and the CUDA function have in common. `listed` must outlive the result.
-LovaszSoftmaxArguments arguments_of(const LovaszSoftmaxSizes& sizes, std::uintptr_t logits,
-                                    const std::string& logits_type, std::uintptr_t target,
-                                    const std::string& target_type, const std::string& mode,
-                                    const std::vector<std::int64_t>& listed, std::optional<std::int64_t> ignore_index,
-                                    std::uintptr_t gradient, std::uintptr_t workspace, std::int64_t workspace_size,
-                                    std::size_t workspace_alignment) {
+// The buffers of one call; addresses are 0 for what the call does not use.
+struct Buffers {
+    std::uintptr_t logits;
+    std::string logits_type;
+    std::uintptr_t target;
+    std::string target_type;
+    std::optional<std::int64_t> ignore_index;
+    std::uintptr_t gradient;
+    std::uintptr_t weights;
+    std::uintptr_t scale;
+    std::uintptr_t workspace;
+    std::int64_t workspace_bytes;
+};
+
+LovaszSoftmaxArguments arguments_of(const LovaszSoftmaxSizes& sizes, const Buffers& buffers, std::size_t alignment) {
     LovaszSoftmaxArguments arguments;
     arguments.sizes = sizes;
-    arguments.logits_type = logits_type_of(logits_type);
-    arguments.logits = logits_at(logits, arguments.logits_type);
-    arguments.target_type = target_type_of(target_type);
-    arguments.target = target_at(target, arguments.target_type);
-    arguments.has_ignore_index = ignore_index.has_value();
-    arguments.ignore_index = ignore_index.value_or(0);
-    arguments.classes = classes_of(mode);
-    arguments.listed = listed.data();
-    arguments.listed_count = static_cast<std::int64_t>(listed.size());
-    arguments.gradient = pointer<float>(gradient, "gradient", alignof(std::uint64_t));
-    arguments.workspace = pointer<std::byte>(workspace, "workspace", workspace_alignment);
-    arguments.workspace_bytes = workspace_size;
+    arguments.logits_type = logits_type_of(buffers.logits_type);
+    arguments.logits = logits_at(buffers.logits, arguments.logits_type);
+    arguments.target_type = target_type_of(buffers.target_type);
+    arguments.target = target_at(buffers.target, arguments.target_type);
+    arguments.has_ignore_index = buffers.ignore_index.has_value();
+    arguments.ignore_index = buffers.ignore_index.value_or(0);
+    arguments.gradient = pointer<float>(buffers.gradient, "gradient", alignof(std::uint64_t));
+    arguments.weights = pointer<float>(buffers.weights, "weights");
+    arguments.scale = pointer<const float>(buffers.scale, "scale");
+    arguments.workspace = pointer<std::byte>(buffers.workspace, "workspace", alignment);
+    arguments.workspace_bytes = buffers.workspace_bytes;
     return arguments;
 }
 
-double loss(const LovaszSoftmaxSizes& sizes, std::uintptr_t logits, const std::string& logits_type,
-            std::uintptr_t target, const std::string& target_type, const std::string& mode,
-            const std::vector<std::int64_t>& listed, std::optional<std::int64_t> ignore_index, std::uintptr_t gradient,
-            std::uintptr_t workspace, std::int64_t workspace_size) {
-    constexpr std::size_t kAlignment = 64;
-    const LovaszSoftmaxArguments arguments =
-        arguments_of(sizes, logits, logits_type, target, target_type, mode, listed, ignore_index, gradient, workspace,
-                     workspace_size, kAlignment);
+// `listed` must outlive the arguments.
+void choose_classes(LovaszSoftmaxArguments& arguments, const std::string& mode,
+                    const std::vector<std::int64_t>& listed) {
+    arguments.classes = classes_of(mode);
+    arguments.listed = listed.data();
+    arguments.listed_count = static_cast<std::int64_t>(listed.size());
+}
+
+constexpr std::size_t kAlignment = 64;
+
+double loss(const LovaszSoftmaxSizes& sizes, const Buffers& buffers, const std::string& mode,
+            const std::vector<std::int64_t>& listed) {
+    LovaszSoftmaxArguments arguments = arguments_of(sizes, buffers, kAlignment);
+    choose_classes(arguments, mode, listed);
     const py::gil_scoped_release released;
     return lovasz_softmax(arguments);
 }
 
-#ifdef ETNET_WITH_CUDA
-void loss_on_device(const LovaszSoftmaxSizes& sizes, std::uintptr_t logits, const std::string& logits_type,
-                    std::uintptr_t target, const std::string& target_type, const std::string& mode,
-                    const std::vector<std::int64_t>& listed, std::optional<std::int64_t> ignore_index,
-                    std::uintptr_t gradient, std::uintptr_t workspace, std::int64_t workspace_size,
-                    std::uintptr_t result, std::uintptr_t stream) {
-    constexpr std::size_t kAlignment = 256;
-    const LovaszSoftmaxArguments arguments =
-        arguments_of(sizes, logits, logits_type, target, target_type, mode, listed, ignore_index, gradient, workspace,
-                     workspace_size, kAlignment);
-    lovasz_softmax_cuda(arguments, pointer<float>(result, "loss"), pointer<void>(stream, "stream", 1));
+void look_up(const LovaszSoftmaxSizes& sizes, const Buffers& buffers) {
+    const LovaszSoftmaxArguments arguments = arguments_of(sizes, buffers, kAlignment);
+    const py::gil_scoped_release released;
+    lovasz_softmax_look_up(arguments);
 }
+
+#ifdef ETNET_WITH_CUDA
+constexpr std::size_t kDeviceAlignment = 256;
+
+void enqueue_loss(const LovaszSoftmaxSizes& sizes, const Buffers& buffers, const std::string& mode,
+                  const std::vector<std::int64_t>& listed, std::uintptr_t loss, std::uintptr_t stream) {
+    LovaszSoftmaxArguments arguments = arguments_of(sizes, buffers, kDeviceAlignment);
+    choose_classes(arguments, mode, listed);
+    lovasz_softmax_cuda(arguments, pointer<float>(loss, "loss"), pointer<void>(stream, "stream", 1));
+}
+
+void enqueue_look_up(const LovaszSoftmaxSizes& sizes, const Buffers& buffers, std::uintptr_t stream) {
+    const LovaszSoftmaxArguments arguments = arguments_of(sizes, buffers, kDeviceAlignment);
+    lovasz_softmax_look_up_cuda(arguments, pointer<void>(stream, "stream", 1));
+}
+
+void bind_cuda(py::module_& module) {
+    using py::arg;
+    module.def("lovasz_softmax_cuda_workspace_bytes", &lovasz_softmax_cuda_workspace_bytes, arg("sizes"),
+               "Bytes of scratch memory, aligned to 256, that lovasz_softmax_cuda needs on the current device.");
+    module.def("lovasz_softmax_cuda", &enqueue_loss, arg("sizes"), arg("buffers"), py::kw_only(), arg("mode"),
+               arg("listed"), arg("loss"), arg("stream"),
+               "Enqueues the loss on a stream. See csrc/include/etnet/ops/lovasz_softmax_cuda.hpp.");
+    module.def("lovasz_softmax_look_up_cuda", &enqueue_look_up, arg("sizes"), arg("buffers"), py::kw_only(),
+               arg("stream"), "Enqueues the gradient of the histogram method on a stream.");
+}
+#else
+void bind_cuda(py::module_&) {}
 #endif
 
 }  // namespace
@@ -119,18 +153,22 @@ void bind_lovasz(py::module_& module) {
              arg("per_image"), arg("channels_last"), arg("with_gradient"), arg("method"), arg("bins"), arg("threads"));
     module.def("lovasz_softmax_workspace_bytes", &lovasz_softmax_workspace_bytes, arg("sizes"),
                "Bytes of scratch memory, aligned to 64, that lovasz_softmax needs.");
-    module.def("lovasz_softmax", &loss, arg("sizes"), py::kw_only(), arg("logits"), arg("logits_type"), arg("target"),
-               arg("target_type"), arg("mode"), arg("listed"), arg("ignore_index"), arg("gradient"), arg("workspace"),
-               arg("workspace_size"),
-               "Loss; writes the gradient if asked for. See csrc/include/etnet/ops/lovasz_softmax.hpp.");
-#ifdef ETNET_WITH_CUDA
-    module.def("lovasz_softmax_cuda_workspace_bytes", &lovasz_softmax_cuda_workspace_bytes, arg("sizes"),
-               "Bytes of scratch memory, aligned to 256, that lovasz_softmax_cuda needs on the current device.");
-    module.def("lovasz_softmax_cuda", &loss_on_device, arg("sizes"), py::kw_only(), arg("logits"), arg("logits_type"),
-               arg("target"), arg("target_type"), arg("mode"), arg("listed"), arg("ignore_index"), arg("gradient"),
-               arg("workspace"), arg("workspace_size"), arg("loss"), arg("stream"),
-               "Enqueues loss and gradient on a stream. See csrc/include/etnet/ops/lovasz_softmax_cuda.hpp.");
-#endif
+    py::class_<Buffers>(module, "LovaszSoftmaxBuffers", "Addresses of one call; 0 for what it does not use.")
+        .def(py::init([](std::uintptr_t logits, const std::string& logits_type, std::uintptr_t target,
+                         const std::string& target_type, std::optional<std::int64_t> ignore_index,
+                         std::uintptr_t gradient, std::uintptr_t weights, std::uintptr_t scale,
+                         std::uintptr_t workspace, std::int64_t workspace_bytes) {
+                 return Buffers{logits,   logits_type, target, target_type, ignore_index,
+                                gradient, weights,     scale,  workspace,   workspace_bytes};
+             }),
+             py::kw_only(), arg("logits"), arg("logits_type"), arg("target"), arg("target_type"), arg("ignore_index"),
+             arg("gradient") = 0, arg("weights") = 0, arg("scale") = 0, arg("workspace") = 0,
+             arg("workspace_bytes") = 0);
+    module.def("lovasz_softmax", &loss, arg("sizes"), arg("buffers"), py::kw_only(), arg("mode"), arg("listed"),
+               "Loss; writes gradient or weights. See csrc/include/etnet/ops/lovasz_softmax.hpp.");
+    module.def("lovasz_softmax_look_up", &look_up, arg("sizes"), arg("buffers"),
+               "Writes the gradient of the histogram method from its weights.");
+    bind_cuda(module);
 }
 
 }  // namespace etnet

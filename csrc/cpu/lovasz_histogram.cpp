@@ -28,16 +28,24 @@ void weigh_bins(const ClassShare& share, const uint32_t* foreground, const uint3
     }
 }
 
+// Errors of a block for one class, from the probabilities in row `channel` of `rows`.
+void find_errors(const float* rows, const PixelBlock& block, const LabelBlock& labels, int64_t channel,
+                 FloatBlock& errors) {
+    const float* row = rows + channel * kBlock;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i) {
+        errors[i] = labels[i] == static_cast<std::int32_t>(channel) ? 1.0F - row[i] : row[i];
+    }
+}
+
 class BinnedSegment {
   public:
     BinnedSegment(const LovaszInputs& inputs, const Segment& segment, int64_t channels, int64_t bins,
-                  const LovaszBuffers& buffers, const HistogramScratch& scratch)
+                  const HistogramScratch& scratch)
         : inputs_(inputs),
           segment_(segment),
           channels_(channels),
           bins_(bins),
           last_bin_(static_cast<float>(bins - 1)),
-          buffers_(buffers),
           scratch_(scratch) {}
 
     double run_two() const {
@@ -52,18 +60,10 @@ class BinnedSegment {
                 return;
             }
             count(block, labels, 1, errors.data(), counts_of(worker, 1));
-            if (buffers_.gradient == nullptr) return;
-            // The errors wait in the gradient of class 0 until the weights are known.
-            float* row = buffers_.gradient + inputs_.offset(block);
-            for (int64_t i = 0; i < block.count; ++i) {
-                row[i * inputs_.pixel_stride()] = errors[static_cast<std::size_t>(i)];
-            }
         });
         if (!fine) return kNan;
         sum_counts(1);
-        const double loss = weigh_two();
-        if (buffers_.gradient != nullptr) look_up_two();
-        return loss;
+        return weigh_two();
     }
 
     double run_many() const {
@@ -72,14 +72,15 @@ class BinnedSegment {
         for_each_block(segment_, [&](const PixelBlock& block, int worker) {
             LabelBlock labels;
             FloatBlock errors;
+            float* rows = scratch_.rows + worker * channels_ * kBlock;
             inputs_.labels(block, labels);
-            if (!softmax_of_block(inputs_, block, labels, channels_, probabilities(block), segment_.pixels)) {
+            if (!softmax_of_block(inputs_, block, labels, channels_, rows, kBlock)) {
                 fine = false;
                 return;
             }
             for (int64_t channel = 0; channel < channels_; ++channel) {
                 if (segment_.shares[channel].weight == 0.0) continue;
-                find_errors(block, labels, channel, errors);
+                find_errors(rows, block, labels, channel, errors);
                 count(block, labels, static_cast<std::int32_t>(channel), errors.data(),
                       counts_of(worker, channels_) + channel * 2 * bins_);
             }
@@ -87,10 +88,7 @@ class BinnedSegment {
         if (!fine) return kNan;
         sum_counts(channels_);
         double loss = 0.0;
-        for (int64_t channel = 0; channel < channels_; ++channel) {
-            if (segment_.shares[channel].weight > 0.0) loss += weigh_class(channel);
-        }
-        if (buffers_.gradient != nullptr) look_up_many();
+        for (int64_t channel = 0; channel < channels_; ++channel) loss += weigh_class(channel);
         return loss;
     }
 
@@ -106,17 +104,6 @@ class BinnedSegment {
         for (int worker = 1; worker < segment_.threads; ++worker) {
             const uint32_t* counts = counts_of(worker, tables);
             for (int64_t i = 0; i < tables * 2 * bins_; ++i) scratch_.counts[i] += counts[i];
-        }
-    }
-
-    float* probabilities(const PixelBlock& block) const {
-        return buffers_.probabilities + block.image * channels_ * segment_.pixels + block.first;
-    }
-
-    void find_errors(const PixelBlock& block, const LabelBlock& labels, int64_t channel, FloatBlock& errors) const {
-        const float* row = probabilities(block) + channel * segment_.pixels;
-        for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i) {
-            errors[i] = labels[i] == static_cast<std::int32_t>(channel) ? 1.0F - row[i] : row[i];
         }
     }
 
@@ -150,6 +137,7 @@ class BinnedSegment {
         const uint32_t* counts = scratch_.counts + channel * 2 * bins_;
         float* weights = scratch_.weights + channel * 2 * bins_;
         std::fill_n(weights, 2 * bins_, 0.0F);
+        if (segment_.shares[channel].weight == 0.0) return 0.0;
         return weigh(channel, counts + bins_, counts, weights + bins_, weights);
     }
 
@@ -167,86 +155,117 @@ class BinnedSegment {
         return loss;
     }
 
-    void look_up_two() const {
+    const LovaszInputs& inputs_;
+    const Segment& segment_;
+    int64_t channels_;
+    int64_t bins_;
+    float last_bin_;
+    const HistogramScratch& scratch_;
+};
+
+// The gradient of a segment from its tables of weights.
+class LookedUpSegment {
+  public:
+    LookedUpSegment(const LovaszInputs& inputs, const Segment& segment, int64_t channels, int64_t bins,
+                    const LookUp& look_up)
+        : inputs_(inputs),
+          segment_(segment),
+          channels_(channels),
+          bins_(static_cast<std::int32_t>(bins)),
+          last_bin_(static_cast<float>(bins - 1)),
+          look_up_(look_up) {}
+
+    void run_two() const {
         for_each_block(segment_, [&](const PixelBlock& block, int) {
             LabelBlock labels;
-            LabelBlock places;
-            FloatBlock changes;
+            FloatBlock errors;
             inputs_.labels(block, labels);
-            float* first = buffers_.gradient + inputs_.offset(block);
+            errors_of_two(inputs_, block, labels, errors);
+            find_changes(block, labels, errors);
+            float* first = look_up_.gradient + inputs_.offset(block);
             float* second = first + inputs_.channel_stride();
             const int64_t stride = inputs_.pixel_stride();
-            const auto bins = static_cast<std::int32_t>(bins_);
-            for (int64_t i = 0; i < block.count; ++i) {
-                const auto at = static_cast<std::size_t>(i);
-                const float error = first[i * stride];
-                places[at] = bin_of(error, last_bin_) + (labels[at] == 1 ? bins : 0);
-                // Ignored pixels have the error 0 and hence no change.
-                changes[at] = labels[at] == 1 ? error * (1.0F - error) : -(error * (1.0F - error));
-            }
-            for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i) {
-                changes[i] *= scratch_.weights[places[i]];
-            }
-            for (int64_t i = 0; i < block.count; ++i) first[i * stride] = changes[static_cast<std::size_t>(i)];
-            for (int64_t i = 0; i < block.count; ++i) second[i * stride] = -changes[static_cast<std::size_t>(i)];
+            for (int64_t i = 0; i < block.count; ++i) first[i * stride] = errors[static_cast<std::size_t>(i)];
+            for (int64_t i = 0; i < block.count; ++i) second[i * stride] = -errors[static_cast<std::size_t>(i)];
         });
     }
 
-    void look_up_many() const {
-        for_each_block(segment_, [&](const PixelBlock& block, int) {
+    void run_many() const {
+        for_each_block(segment_, [&](const PixelBlock& block, int worker) {
             LabelBlock labels;
             FloatBlock slopes;
             FloatBlock mean;
+            float* rows = look_up_.rows + worker * channels_ * kBlock;
             inputs_.labels(block, labels);
+            softmax_of_block(inputs_, block, labels, channels_, rows, kBlock);
             mean.fill(0.0F);
             const auto count = static_cast<std::size_t>(block.count);
             for (int64_t channel = 0; channel < channels_; ++channel) {
-                const float* p = probabilities(block) + channel * segment_.pixels;
-                find_slopes(block, labels, channel, slopes);
+                const float* p = rows + channel * kBlock;
+                find_slopes(rows, block, labels, channel, slopes);
                 for (std::size_t i = 0; i < count; ++i) mean[i] += p[i] * slopes[i];
             }
             for (int64_t channel = 0; channel < channels_; ++channel) {
-                const float* p = probabilities(block) + channel * segment_.pixels;
-                float* out = buffers_.gradient + inputs_.offset(block) + channel * inputs_.channel_stride();
-                find_slopes(block, labels, channel, slopes);
+                const float* p = rows + channel * kBlock;
+                float* out = look_up_.gradient + inputs_.offset(block) + channel * inputs_.channel_stride();
+                find_slopes(rows, block, labels, channel, slopes);
                 for (std::size_t i = 0; i < count; ++i) {
-                    // The probabilities may be the gradient itself: each is read before it is overwritten.
                     out[static_cast<int64_t>(i) * inputs_.pixel_stride()] = p[i] * (slopes[i] - mean[i]);
                 }
             }
         });
     }
 
-    // d(channel) of a block.
-    void find_slopes(const PixelBlock& block, const LabelBlock& labels, int64_t channel, FloatBlock& slopes) const {
-        if (segment_.shares[channel].weight == 0.0) {
-            slopes.fill(0.0F);
-            return;
-        }
-        find_errors(block, labels, channel, slopes);
-        const float* background = scratch_.weights + channel * 2 * bins_;
-        const float* foreground = background + bins_;
+  private:
+    // Turns errors into the gradient of class 0. Ignored pixels have the error 0 and hence no change.
+    void find_changes(const PixelBlock& block, const LabelBlock& labels, FloatBlock& errors) const {
+        LabelBlock places;
         for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i) {
-            const std::int32_t bin = bin_of(slopes[i], last_bin_);
-            slopes[i] = labels[i] == static_cast<std::int32_t>(channel) ? -foreground[bin] : background[bin];
+            const float error = errors[i];
+            const float change = look_up_.scale * (error * (1.0F - error));
+            places[i] = bin_of(error, last_bin_) + (labels[i] == 1 ? bins_ : 0);
+            errors[i] = labels[i] == 1 ? change : -change;
+        }
+        for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i)
+            errors[i] *= look_up_.weights[places[i]];
+    }
+
+    // d(channel) of a block, times the scale.
+    void find_slopes(const float* rows, const PixelBlock& block, const LabelBlock& labels, int64_t channel,
+                     FloatBlock& slopes) const {
+        const float* weights = look_up_.weights + channel * 2 * bins_;
+        find_errors(rows, block, labels, channel, slopes);
+        for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i) {
+            const bool member = labels[i] == static_cast<std::int32_t>(channel);
+            const float weight = look_up_.scale * weights[bin_of(slopes[i], last_bin_) + (member ? bins_ : 0)];
+            slopes[i] = member ? -weight : weight;
         }
     }
 
     const LovaszInputs& inputs_;
     const Segment& segment_;
     int64_t channels_;
-    int64_t bins_;
+    std::int32_t bins_;
     float last_bin_;
-    const LovaszBuffers& buffers_;
-    const HistogramScratch& scratch_;
+    const LookUp& look_up_;
 };
 
 }  // namespace
 
 double lovasz_by_histogram(const LovaszInputs& inputs, const Segment& segment, std::int64_t channels, std::int64_t bins,
-                           const LovaszBuffers& buffers, const HistogramScratch& scratch) {
-    const BinnedSegment binned(inputs, segment, channels, bins, buffers, scratch);
+                           const HistogramScratch& scratch) {
+    const BinnedSegment binned(inputs, segment, channels, bins, scratch);
     return channels == 2 ? binned.run_two() : binned.run_many();
+}
+
+void look_up_lovasz(const LovaszInputs& inputs, const Segment& segment, std::int64_t channels, std::int64_t bins,
+                    const LookUp& look_up) {
+    const LookedUpSegment looked_up(inputs, segment, channels, bins, look_up);
+    if (channels == 2) {
+        looked_up.run_two();
+    } else {
+        looked_up.run_many();
+    }
 }
 
 }  // namespace etnet

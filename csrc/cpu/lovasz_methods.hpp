@@ -11,7 +11,7 @@ namespace etnet {
 
 struct LovaszBuffers {
     float* gradient = nullptr;       // laid out as the logits; nullptr: loss only
-    float* probabilities = nullptr;  // [N, C, P]; nullptr where no method needs it
+    float* probabilities = nullptr;  // [N, C, P]; nullptr for two classes
 };
 
 constexpr std::int64_t kRanks = 8192;  // ranked pixels that are weighed, and whose losses are summed, in one go
@@ -30,14 +30,27 @@ struct SortScratch {
 
 struct HistogramScratch {
     std::uint32_t* counts;  // [threads, tables, 2, bins], tables = 1 for two classes, else C
-    float* weights;         // [tables, 2, bins]
+    float* rows;            // [threads, C, kBlock] probabilities; unless there are two classes
+    float* weights;         // [tables, 2, bins], written
 };
 
-// Each returns the segment's share of the loss, NaN if a probability that counts is NaN, and writes the segment's
-// gradient (not if the loss is NaN).
+struct LookUp {
+    const float* weights;  // [tables, 2, bins]
+    float scale;
+    float* rows;      // as above
+    float* gradient;  // laid out as the logits
+};
+
+// Both return the segment's share of the loss, NaN if a probability that counts is NaN. Sorting also writes the
+// segment's gradient, and the histogram its weights (neither if the loss is NaN).
 double lovasz_by_sorting(const LovaszInputs& inputs, const Segment& segment, std::int64_t channels,
                          const LovaszBuffers& buffers, const SortScratch& scratch);
 double lovasz_by_histogram(const LovaszInputs& inputs, const Segment& segment, std::int64_t channels, std::int64_t bins,
-                           const LovaszBuffers& buffers, const HistogramScratch& scratch);
+                           const HistogramScratch& scratch);
+
+// Writes the segment's gradient from weights that the histogram wrote; `shares` and `valid` of the segment are not
+// used.
+void look_up_lovasz(const LovaszInputs& inputs, const Segment& segment, std::int64_t channels, std::int64_t bins,
+                    const LookUp& look_up);
 
 }  // namespace etnet

@@ -77,8 +77,7 @@ struct Plan {
 };
 
 bool needs_probabilities(const LovaszSoftmaxSizes& sizes) {
-    if (sizes.channels == 2) return false;
-    return sizes.method == LovaszMethod::sort || sizes.channels_last || !sizes.with_gradient;
+    return sizes.channels != 2 && sizes.method == LovaszMethod::sort;
 }
 
 // With two classes the words to be sorted, 8 bytes per pixel, have just room in the gradient, which is written later.
@@ -104,9 +103,9 @@ Workspace lay_out(void* memory, const LovaszSoftmaxSizes& sizes) {
         workspace.sort.counts = layout.take<SortCounts>(plan.workers * plan.threads_per_segment);
         workspace.sort.chunks = layout.take<RankChunk>(plan.workers * plan.chunks);
     } else {
-        const int64_t room = plan.workers * plan.tables * 2 * sizes.bins;
-        workspace.bins.counts = layout.take<std::uint32_t>(room * plan.threads_per_segment);
-        workspace.bins.weights = layout.take<float>(room);
+        const int64_t threads = plan.workers * plan.threads_per_segment;
+        workspace.bins.counts = layout.take<std::uint32_t>(threads * plan.tables * 2 * sizes.bins);
+        if (sizes.channels != 2) workspace.bins.rows = layout.take<float>(threads * sizes.channels * kBlock);
     }
     workspace.bytes = layout.used();
     return workspace;
@@ -121,16 +120,14 @@ class Loss {
           channels_(sizes_.channels),
           inputs_(arguments),
           workspace_(lay_out(arguments.workspace, sizes_)) {
-        buffers_.gradient = sizes_.with_gradient ? arguments.gradient : nullptr;
-        buffers_.probabilities = needs_probabilities(sizes_) ? workspace_.probabilities : buffers_.gradient;
+        const bool sorts = sizes_.method == LovaszMethod::sort;
+        buffers_.gradient = sorts && sizes_.with_gradient ? arguments.gradient : nullptr;
+        buffers_.probabilities = workspace_.probabilities;
     }
 
     double run() {
         prefer_huge_pages(arguments_.workspace, workspace_.bytes);
-        if (buffers_.gradient != nullptr) {
-            prefer_huge_pages(buffers_.gradient,
-                              sizes_.images * channels_ * plan_.pixels * static_cast<int64_t>(sizeof(float)));
-        }
+        if (buffers_.gradient != nullptr) prefer_huge_pages(buffers_.gradient, gradient_bytes());
         count_classes();
         share_out();
         parallel_for(plan_.segments, 1, static_cast<int>(plan_.workers), [&](int64_t segment, int64_t, int worker) {
@@ -138,10 +135,18 @@ class Loss {
         });
         double loss = 0.0;
         for (int64_t segment = 0; segment < plan_.segments; ++segment) loss += workspace_.loss[segment];
-        if (std::isnan(loss) && buffers_.gradient != nullptr) {
-            std::fill_n(buffers_.gradient, sizes_.images * channels_ * plan_.pixels, kNan);
-        }
+        if (std::isnan(loss)) spread_nan();
         return loss;
+    }
+
+    void look_up() const {
+        prefer_huge_pages(arguments_.gradient, gradient_bytes());
+        parallel_for(plan_.segments, 1, static_cast<int>(plan_.workers), [&](int64_t index, int64_t, int worker) {
+            const int64_t threads = plan_.threads_per_segment;
+            const LookUp look_up{arguments_.weights + index * weights_of_segment(), *arguments_.scale,
+                                 workspace_.bins.rows + worker * threads * channels_ * kBlock, arguments_.gradient};
+            look_up_lovasz(inputs_, segment_at(index), channels_, sizes_.bins, look_up);
+        });
     }
 
   private:
@@ -244,35 +249,55 @@ class Loss {
         return sum;
     }
 
+    int64_t logits() const { return sizes_.images * channels_ * plan_.pixels; }
+    int64_t gradient_bytes() const { return logits() * static_cast<int64_t>(sizeof(float)); }
+    int64_t weights_of_segment() const { return plan_.tables * 2 * sizes_.bins; }
+
+    void spread_nan() const {
+        if (buffers_.gradient != nullptr) std::fill_n(buffers_.gradient, logits(), kNan);
+        if (sizes_.method == LovaszMethod::histogram) {
+            std::fill_n(arguments_.weights, plan_.segments * weights_of_segment(), kNan);
+        }
+    }
+
+    Segment segment_at(int64_t index) const {
+        return {index * plan_.images,
+                plan_.images,
+                plan_.pixels,
+                0,
+                workspace_.shares + index * channels_,
+                static_cast<int>(plan_.threads_per_segment)};
+    }
+
     double run_segment(int64_t index, int worker) const {
-        const Segment segment{index * plan_.images,
-                              plan_.images,
-                              plan_.pixels,
-                              valid_pixels(index),
-                              workspace_.shares + index * channels_,
-                              static_cast<int>(plan_.threads_per_segment)};
+        Segment segment = segment_at(index);
+        segment.valid = valid_pixels(index);
+        return sizes_.method == LovaszMethod::sort ? sort_segment(segment, worker)
+                                                   : count_segment(segment, index, worker);
+    }
+
+    double sort_segment(const Segment& segment, int worker) const {
+        float* gradient = nullptr;
+        if (buffers_.gradient != nullptr) gradient = buffers_.gradient + segment.first_image * channels_ * plan_.pixels;
         if (segment.valid == 0) {
-            if (buffers_.gradient != nullptr) {
-                std::fill_n(buffers_.gradient + segment.first_image * channels_ * plan_.pixels,
-                            segment.size() * channels_, 0.0F);
-            }
+            if (gradient != nullptr) std::fill_n(gradient, segment.size() * channels_, 0.0F);
             return 0.0;
         }
-        if (sizes_.method == LovaszMethod::sort) {
-            SortScratch scratch = workspace_.sort;
-            scratch.words =
-                sorts_in_gradient(sizes_)
-                    ? reinterpret_cast<std::uint64_t*>(buffers_.gradient + segment.first_image * 2 * plan_.pixels)
-                    : scratch.words + worker * segment.size();
-            scratch.ordered += worker * segment.size();
-            scratch.counts += worker * plan_.threads_per_segment;
-            scratch.chunks += worker * plan_.chunks;
-            return lovasz_by_sorting(inputs_, segment, channels_, buffers_, scratch);
-        }
+        SortScratch scratch = workspace_.sort;
+        scratch.words = sorts_in_gradient(sizes_) ? reinterpret_cast<std::uint64_t*>(gradient)
+                                                  : scratch.words + worker * segment.size();
+        scratch.ordered += worker * segment.size();
+        scratch.counts += worker * plan_.threads_per_segment;
+        scratch.chunks += worker * plan_.chunks;
+        return lovasz_by_sorting(inputs_, segment, channels_, buffers_, scratch);
+    }
+
+    double count_segment(const Segment& segment, int64_t index, int worker) const {
         HistogramScratch scratch = workspace_.bins;
-        scratch.counts += worker * plan_.threads_per_segment * plan_.tables * 2 * sizes_.bins;
-        scratch.weights += worker * plan_.tables * 2 * sizes_.bins;
-        return lovasz_by_histogram(inputs_, segment, channels_, sizes_.bins, buffers_, scratch);
+        scratch.counts += worker * plan_.threads_per_segment * weights_of_segment();
+        scratch.rows += worker * plan_.threads_per_segment * channels_ * kBlock;
+        scratch.weights = arguments_.weights + index * weights_of_segment();
+        return lovasz_by_histogram(inputs_, segment, channels_, sizes_.bins, scratch);
     }
 
     const LovaszSoftmaxArguments& arguments_;
@@ -296,6 +321,12 @@ double lovasz_softmax(const LovaszSoftmaxArguments& arguments) {
     const LovaszSoftmaxSizes& sizes = arguments.sizes;
     if (sizes.images * sizes.height * sizes.width == 0) return 0.0;
     return Loss(arguments).run();
+}
+
+void lovasz_softmax_look_up(const LovaszSoftmaxArguments& arguments) {
+    check_look_up(arguments, lovasz_softmax_workspace_bytes(arguments.sizes));
+    const LovaszSoftmaxSizes& sizes = arguments.sizes;
+    if (sizes.images * sizes.height * sizes.width > 0) Loss(arguments).look_up();
 }
 
 }  // namespace etnet

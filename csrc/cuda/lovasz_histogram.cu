@@ -129,17 +129,15 @@ __global__ void __launch_bounds__(kThreads) weigh_bins(const DeviceShare* shares
 
 template <class Logit>
 __global__ void __launch_bounds__(kThreads)
-    look_up_two(DeviceSegment segment, std::int32_t bins, const float* weights) {
+    look_up_two(DeviceSegment segment, std::int32_t bins, const float* weights, const float* scale) {
     const std::uint32_t place = blockIdx.x * kThreads + threadIdx.x;
     if (place >= segment.size) return;
     const std::int32_t label = segment.label(place);
-    float change = 0.0F;
+    float change = 0.0F * weights[0];  // 0, or NaN where all weights are
     if (label >= 0) {
         const float error = error_of_two<Logit>(segment, place, label);
-        if (!isnan(error)) {
-            const std::int32_t bin = bin_of(error, static_cast<float>(bins - 1));
-            change = weights[label * bins + bin] * (error * (1.0F - error));
-        }
+        const std::int32_t bin = bin_of(error, static_cast<float>(bins - 1));
+        change = *scale * (error * (1.0F - error)) * weights[label * bins + bin];
     }
     float* pixel = segment.gradient + segment.offset(place);
     pixel[0] = label == 1 ? change : -change;
@@ -147,97 +145,106 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // d(channel) of a pixel with this probability.
-__device__ float slope_of_class(const DeviceSegment& segment, std::int64_t channel, std::int32_t label, float chosen,
-                                std::int32_t bins, const float* weights) {
-    if (segment.shares[channel].weight == 0.0 || isnan(chosen)) return 0.0F;
+__device__ float slope_of_class(std::int64_t channel, std::int32_t label, float chosen, std::int32_t bins,
+                                const float* weights) {
     const bool member = label == channel;
-    const std::int32_t bin = bin_of(member ? 1.0F - chosen : chosen, static_cast<float>(bins - 1));
+    const float error = member ? 1.0F - chosen : chosen;
+    const std::int32_t bin = bin_of(error, static_cast<float>(bins - 1));
     const float weight = weights[channel * 2 * bins + (member ? bins : 0) + bin];
     return member ? -weight : weight;
 }
 
+// At least 4 blocks at a time: without saying so, the compiler aims at more and runs out of registers.
 template <class Logit>
 __global__ void __launch_bounds__(kThreads, 4)
-    look_up_many(DeviceSegment segment, std::int32_t bins, const float* weights) {
+    look_up_many(DeviceSegment segment, std::int32_t bins, const float* weights, const float* scale) {
     const std::uint32_t place = blockIdx.x * kThreads + threadIdx.x;
     if (place >= segment.size) return;
     const std::int32_t label = segment.label(place);
     const std::int64_t offset = segment.offset(place);
     const Logit* logits = static_cast<const Logit*>(segment.logits) + offset;
     float* gradient = segment.gradient + offset;
-    const SoftmaxScale scale = softmax_scale(segment, logits);
+    const SoftmaxScale softmax = softmax_scale(segment, logits);
     float mean = 0.0F;
     for (std::int64_t channel = 0; channel < segment.channels; ++channel) {
-        const float chosen = probability(scale, logits[channel * segment.channel_stride]);
-        mean += chosen * slope_of_class(segment, channel, label, chosen, bins, weights);
+        const float chosen = probability(softmax, logits[channel * segment.channel_stride]);
+        mean += chosen * slope_of_class(channel, label, chosen, bins, weights);
     }
     for (std::int64_t channel = 0; channel < segment.channels; ++channel) {
         const std::int64_t at = channel * segment.channel_stride;
-        const float chosen = probability(scale, logits[at]);
-        const float slope = slope_of_class(segment, channel, label, chosen, bins, weights);
-        gradient[at] = label >= 0 ? chosen * (slope - mean) : 0.0F;
+        const float chosen = probability(softmax, logits[at]);
+        const float slope = slope_of_class(channel, label, chosen, bins, weights);
+        // Ignored: 0, or NaN where all weights are.
+        gradient[at] = label >= 0 ? *scale * (chosen * (slope - mean)) : 0.0F * weights[0];
     }
 }
 
 template <class Logit>
-void count(const DeviceSegment& segment, std::int32_t bins, const DeviceHistogram& memory, cudaStream_t stream) {
+void count(const DeviceSegment& segment, std::int32_t bins, std::uint32_t* counts, cudaStream_t stream) {
     const std::int64_t bytes = 2 * bins * static_cast<std::int64_t>(sizeof(std::uint32_t));
     const bool shared = bytes <= kSharedBytes;
     const std::int64_t blocks = divide_up(segment.size, kPixelsPerBlock);
     const std::size_t shared_bytes = shared ? static_cast<std::size_t>(bytes) : 0;
     if (segment.channels == 2) {
         launch("lovasz_softmax: count_two", shared ? count_two<Logit, true> : count_two<Logit, false>, blocks,
-               kCountThreads, shared_bytes, stream, segment, bins, memory.counts);
+               kCountThreads, shared_bytes, stream, segment, bins, counts);
         return;
     }
     for (std::int32_t channel = 0; channel < segment.channels; ++channel) {
         launch("lovasz_softmax: count_class", shared ? count_class<Logit, true> : count_class<Logit, false>, blocks,
-               kCountThreads, shared_bytes, stream, segment, channel, bins, memory.counts + channel * 2 * bins);
+               kCountThreads, shared_bytes, stream, segment, channel, bins,
+               counts + static_cast<std::int64_t>(channel) * 2 * bins);
     }
 }
 
 template <class Logit>
-void enqueue(const DeviceSegment& segment, std::int32_t bins, const DeviceHistogram& memory, double* class_loss,
+void look_up(const DeviceSegment& segment, std::int32_t bins, const float* weights, const float* scale,
              cudaStream_t stream) {
-    const std::int64_t tables = segment.channels == 2 ? 1 : segment.channels;
-    check_cuda(
-        cudaMemsetAsync(memory.counts, 0, static_cast<std::size_t>(tables * 2 * bins) * sizeof(std::uint32_t), stream),
-        "lovasz_softmax: clear the counts");
-    count<Logit>(segment, bins, memory, stream);
     const std::int64_t blocks = divide_up(segment.size, kThreads);
     if (segment.channels == 2) {
-        launch("lovasz_softmax: weigh_bins", weigh_bins<true>, 1, kThreads, 0, stream, segment.shares, bins,
-               memory.counts, memory.weights, class_loss);
-        if (segment.gradient == nullptr) return;
-        launch("lovasz_softmax: look_up_two", look_up_two<Logit>, blocks, kThreads, 0, stream, segment, bins,
-               memory.weights);
-        return;
+        launch("lovasz_softmax: look_up_two", look_up_two<Logit>, blocks, kThreads, 0, stream, segment, bins, weights,
+               scale);
+    } else {
+        launch("lovasz_softmax: look_up_many", look_up_many<Logit>, blocks, kThreads, 0, stream, segment, bins, weights,
+               scale);
     }
-    for (std::int64_t channel = 0; channel < segment.channels; ++channel) {
-        launch("lovasz_softmax: weigh_bins", weigh_bins<false>, 1, kThreads, 0, stream, segment.shares + channel, bins,
-               memory.counts + channel * 2 * bins, memory.weights + channel * 2 * bins, class_loss + channel);
-    }
-    if (segment.gradient == nullptr) return;
-    launch("lovasz_softmax: look_up_many", look_up_many<Logit>, blocks, kThreads, 0, stream, segment, bins,
-           memory.weights);
 }
 
 }  // namespace
 
-DeviceHistogram lay_out_histogram(DeviceLayout& layout, const LovaszSoftmaxSizes& sizes) {
-    const std::int64_t tables = sizes.channels == 2 ? 1 : sizes.channels;
-    return {layout.take<std::uint32_t>(tables * 2 * sizes.bins), layout.take<float>(tables * 2 * sizes.bins)};
+void enqueue_histogram(const DeviceSegment& segment, LogitsType type, std::int64_t bins, std::uint32_t* counts,
+                       float* weights, double* class_loss, cudaStream_t stream) {
+    const auto narrow = static_cast<std::int32_t>(bins);  // at most 65536
+    const std::int64_t tables = segment.channels == 2 ? 1 : segment.channels;
+    check_cuda(cudaMemsetAsync(counts, 0, static_cast<std::size_t>(tables * 2 * bins) * sizeof(std::uint32_t), stream),
+               "lovasz_softmax: clear the counts");
+    if (type == LogitsType::float32) {
+        count<float>(segment, narrow, counts, stream);
+    } else if (type == LogitsType::float16) {
+        count<__half>(segment, narrow, counts, stream);
+    } else {
+        count<__nv_bfloat16>(segment, narrow, counts, stream);
+    }
+    if (segment.channels == 2) {
+        launch("lovasz_softmax: weigh_bins", weigh_bins<true>, 1, kThreads, 0, stream, segment.shares, narrow, counts,
+               weights, class_loss);
+        return;
+    }
+    for (std::int64_t channel = 0; channel < segment.channels; ++channel) {
+        launch("lovasz_softmax: weigh_bins", weigh_bins<false>, 1, kThreads, 0, stream, segment.shares + channel,
+               narrow, counts + channel * 2 * bins, weights + channel * 2 * bins, class_loss + channel);
+    }
 }
 
-void enqueue_histogram(const DeviceSegment& segment, LogitsType type, std::int64_t bins, const DeviceHistogram& memory,
-                       double* class_loss, cudaStream_t stream) {
-    const auto narrow = static_cast<std::int32_t>(bins);  // at most 65536
+void enqueue_look_up(const DeviceSegment& segment, LogitsType type, std::int64_t bins, const float* weights,
+                     const float* scale, cudaStream_t stream) {
+    const auto narrow = static_cast<std::int32_t>(bins);
     if (type == LogitsType::float32) {
-        enqueue<float>(segment, narrow, memory, class_loss, stream);
+        look_up<float>(segment, narrow, weights, scale, stream);
     } else if (type == LogitsType::float16) {
-        enqueue<__half>(segment, narrow, memory, class_loss, stream);
+        look_up<__half>(segment, narrow, weights, scale, stream);
     } else {
-        enqueue<__nv_bfloat16>(segment, narrow, memory, class_loss, stream);
+        look_up<__nv_bfloat16>(segment, narrow, weights, scale, stream);
     }
 }
 

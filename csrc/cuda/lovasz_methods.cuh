@@ -19,19 +19,19 @@ struct DeviceSort {
     std::size_t temporary_bytes;
 };
 
-struct DeviceHistogram {
-    std::uint32_t* counts;  // [tables, 2, bins], tables = 1 for two classes, else C
-    float* weights;         // [tables, 2, bins]
-};
-
 DeviceSort lay_out_sort(DeviceLayout& layout, const LovaszSoftmaxSizes& sizes);
-DeviceHistogram lay_out_histogram(DeviceLayout& layout, const LovaszSoftmaxSizes& sizes);
 
-// Each enqueues the loss of every class into class_loss[C] (the sum of two classes in the first) and the gradient.
-// `wanted` says for each class whether it may count; the shares, which only the device knows, decide.
+// Both enqueue the loss of every class into class_loss[C] (the sum of two classes in the first). Sorting also writes
+// the gradient; `wanted` says for each class whether it may count, and the shares, which only the device knows, decide.
+// The histogram writes the weights [tables, 2, bins] through counts of the same shape; tables = 1 for two classes, else
+// C.
 void enqueue_sort(const DeviceSegment& segment, LogitsType type, const std::vector<char>& wanted,
                   const DeviceSort& memory, double* class_loss, cudaStream_t stream);
-void enqueue_histogram(const DeviceSegment& segment, LogitsType type, std::int64_t bins, const DeviceHistogram& memory,
-                       double* class_loss, cudaStream_t stream);
+void enqueue_histogram(const DeviceSegment& segment, LogitsType type, std::int64_t bins, std::uint32_t* counts,
+                       float* weights, double* class_loss, cudaStream_t stream);
+
+// Enqueues the gradient from weights that the histogram wrote; the segment needs no shares.
+void enqueue_look_up(const DeviceSegment& segment, LogitsType type, std::int64_t bins, const float* weights,
+                     const float* scale, cudaStream_t stream);
 
 }  // namespace etnet

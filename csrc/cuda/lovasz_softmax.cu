@@ -22,12 +22,16 @@ struct Memory {
     DeviceShare* shares;              // [segments, C]
     std::uint32_t* valid;             // [segments]
     DeviceSort sort;
-    DeviceHistogram histogram;
+    std::uint32_t* counts;  // [tables, 2, bins] of the segment in work
     std::int64_t bytes;
 };
 
 std::int64_t segments_of(const LovaszSoftmaxSizes& sizes) {
     return sizes.per_image ? sizes.images : 1;
+}
+
+std::int64_t weights_of_segment(const LovaszSoftmaxSizes& sizes) {
+    return (sizes.channels == 2 ? 1 : sizes.channels) * 2 * sizes.bins;
 }
 
 Memory lay_out(void* base, const LovaszSoftmaxSizes& sizes) {
@@ -44,7 +48,7 @@ Memory lay_out(void* base, const LovaszSoftmaxSizes& sizes) {
     if (sizes.method == LovaszMethod::sort) {
         memory.sort = lay_out_sort(layout, sizes);
     } else {
-        memory.histogram = lay_out_histogram(layout, sizes);
+        memory.counts = layout.take<std::uint32_t>(weights_of_segment(sizes));
     }
     memory.bytes = layout.used();
     return memory;
@@ -136,11 +140,11 @@ __global__ void __launch_bounds__(kThreads)
     if (threadIdx.x == 0) *loss = *broken != 0 ? nanf("") : static_cast<float>(sum);
 }
 
-__global__ void __launch_bounds__(kThreads) spread_nan(float* gradient, std::int64_t count, const int* broken) {
+__global__ void __launch_bounds__(kThreads) spread_nan(float* numbers, std::int64_t count, const int* broken) {
     if (*broken == 0) return;
     const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * kThreads;
     for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += step) {
-        gradient[i] = nanf("");
+        numbers[i] = nanf("");
     }
 }
 
@@ -169,15 +173,31 @@ class DeviceLoss {
         for (std::int64_t i = 0; i < segments; ++i) run_segment(i, wanted);
         launch("lovasz_softmax: finish", finish, 1, kThreads, 0, stream_, memory_.class_loss,
                segments * sizes_.channels, memory_.broken, loss);
-        if (gradient() == nullptr || segments == 0) return;
-        const std::int64_t count = sizes_.images * sizes_.channels * pixels_;
-        constexpr std::int64_t kFillPerBlock = 4096;
-        launch("lovasz_softmax: spread_nan", spread_nan, divide_up(count, kFillPerBlock), kThreads, 0, stream_,
-               gradient(), count, memory_.broken);
+        if (sizes_.method == LovaszMethod::histogram) {
+            spread(arguments_.weights, segments_of(sizes_) * weights_of_segment(sizes_));
+        } else if (gradient() != nullptr && segments > 0) {
+            spread(gradient(), sizes_.images * sizes_.channels * pixels_);
+        }
+    }
+
+    void look_up() const {
+        for (std::int64_t i = 0; i < segments_of(sizes_); ++i) {
+            enqueue_look_up(segment_at(i), arguments_.logits_type, sizes_.bins,
+                            arguments_.weights + i * weights_of_segment(sizes_), arguments_.scale, stream_);
+        }
     }
 
   private:
-    float* gradient() const { return sizes_.with_gradient ? arguments_.gradient : nullptr; }
+    float* gradient() const {
+        const bool writes = sizes_.method == LovaszMethod::histogram || sizes_.with_gradient;
+        return writes ? arguments_.gradient : nullptr;
+    }
+
+    void spread(float* numbers, std::int64_t count) const {
+        constexpr std::int64_t kPerBlock = 4096;
+        launch("lovasz_softmax: spread_nan", spread_nan, divide_up(count, kPerBlock), kThreads, 0, stream_, numbers,
+               count, memory_.broken);
+    }
 
     // Which classes may count, known to the host; listed classes are also marked on the device.
     std::vector<char> mark_wanted() const {
@@ -224,7 +244,8 @@ class DeviceLoss {
         if (sizes_.method == LovaszMethod::sort) {
             enqueue_sort(segment, arguments_.logits_type, wanted, memory_.sort, class_loss, stream_);
         } else {
-            enqueue_histogram(segment, arguments_.logits_type, sizes_.bins, memory_.histogram, class_loss, stream_);
+            enqueue_histogram(segment, arguments_.logits_type, sizes_.bins, memory_.counts,
+                              arguments_.weights + index * weights_of_segment(sizes_), class_loss, stream_);
         }
     }
 
@@ -247,6 +268,15 @@ void lovasz_softmax_cuda(const LovaszSoftmaxArguments& arguments, float* loss, v
     require(loss != nullptr, "lovasz_softmax: loss is a null pointer");
     check_arguments(arguments, lovasz_softmax_cuda_workspace_bytes(arguments.sizes));
     DeviceLoss(arguments, static_cast<cudaStream_t>(stream)).run(loss);
+}
+
+void lovasz_softmax_look_up_cuda(const LovaszSoftmaxArguments& arguments, void* stream) {
+    check_device_sizes(arguments.sizes);
+    check_look_up(arguments, 0);
+    const LovaszSoftmaxSizes& sizes = arguments.sizes;
+    if (sizes.images * sizes.height * sizes.width > 0) {
+        DeviceLoss(arguments, static_cast<cudaStream_t>(stream)).look_up();
+    }
 }
 
 }  // namespace etnet

@@ -18,37 +18,37 @@ class LovaszSoftmaxSizes:
         threads: int,
     ) -> None: ...
 
+class LovaszSoftmaxBuffers:
+    def __init__(
+        self,
+        *,
+        logits: int,
+        logits_type: str,
+        target: int,
+        target_type: str,
+        ignore_index: int | None,
+        gradient: int = 0,
+        weights: int = 0,
+        scale: int = 0,
+        workspace: int = 0,
+        workspace_bytes: int = 0,
+    ) -> None: ...
+
 def lovasz_softmax_workspace_bytes(sizes: LovaszSoftmaxSizes) -> int: ...
 def lovasz_softmax(
-    sizes: LovaszSoftmaxSizes,
-    *,
-    logits: int,
-    logits_type: str,
-    target: int,
-    target_type: str,
-    mode: str,
-    listed: list[int],
-    ignore_index: int | None,
-    gradient: int,
-    workspace: int,
-    workspace_size: int,
+    sizes: LovaszSoftmaxSizes, buffers: LovaszSoftmaxBuffers, *, mode: str, listed: list[int]
 ) -> float: ...
+def lovasz_softmax_look_up(sizes: LovaszSoftmaxSizes, buffers: LovaszSoftmaxBuffers) -> None: ...
 
 # Only in a build with CUDA, where BUILD["cuda"] is not empty.
 def lovasz_softmax_cuda_workspace_bytes(sizes: LovaszSoftmaxSizes) -> int: ...
 def lovasz_softmax_cuda(
     sizes: LovaszSoftmaxSizes,
+    buffers: LovaszSoftmaxBuffers,
     *,
-    logits: int,
-    logits_type: str,
-    target: int,
-    target_type: str,
     mode: str,
     listed: list[int],
-    ignore_index: int | None,
-    gradient: int,
-    workspace: int,
-    workspace_size: int,
     loss: int,
     stream: int,
 ) -> None: ...
+def lovasz_softmax_look_up_cuda(sizes: LovaszSoftmaxSizes, buffers: LovaszSoftmaxBuffers, *, stream: int) -> None: ...

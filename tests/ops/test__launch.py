@@ -21,13 +21,20 @@ def test_scratch_memory_is_aligned_and_of_the_asked_size():
         assert size == 0 or scratch.data_ptr() % 256 == 0
 
 
-def test_gradient_is_left_out_when_it_is_not_needed():
+@pytest.mark.parametrize("method", ["sort", "histogram"])
+def test_state_is_left_out_when_it_is_not_needed(method):
     logits, target = torch.randn(1, 2, 3, 3), torch.zeros(1, 3, 3, dtype=torch.uint8)
-    loss, gradient = _launch.lovasz_softmax(logits, target, replace(OPTIONS, need_gradient=False))
-    again, full = _launch.lovasz_softmax(logits, target, OPTIONS)
-    assert gradient.shape == (0,)
-    assert full.shape == logits.shape
+    loss, state = _launch.lovasz_softmax(logits, target, replace(OPTIONS, method=method, need_gradient=False))
+    again, full = _launch.lovasz_softmax(logits, target, replace(OPTIONS, method=method))
+    assert state.shape == (0,)
+    assert full.shape == (logits.shape if method == "sort" else (1, 1, 2, 4096))
     assert loss.item() == again.item()
+
+
+def test_weights_have_a_table_for_each_class_but_one_for_two():
+    options = replace(OPTIONS, method="histogram", bins=16)
+    assert _launch.state_like(torch.empty(3, 5, 2, 2), options).shape == (1, 5, 2, 16)
+    assert _launch.state_like(torch.empty(3, 2, 2, 2), replace(options, per_image=True)).shape == (3, 1, 2, 16)
 
 
 def test_gradient_lies_as_the_logits_do():
@@ -44,9 +51,9 @@ class TestNativeArguments:
         "images": 1, "channels": 2, "height": 1, "width": 1, "per_image": False, "channels_last": False,
         "with_gradient": True, "method": "sort", "bins": 4096, "threads": 1,
     }  # fmt: skip
-    arguments: ClassVar = {
-        "logits": 64, "logits_type": "float32", "target": 64, "target_type": "int64", "mode": "present", "listed": [],
-        "ignore_index": None, "gradient": 64, "workspace": 64, "workspace_size": 1 << 20,
+    buffers: ClassVar = {
+        "logits": 64, "logits_type": "float32", "target": 64, "target_type": "int64", "ignore_index": None,
+        "gradient": 64, "weights": 64, "scale": 64, "workspace": 64, "workspace_bytes": 1 << 20,
     }  # fmt: skip
 
     def make_sizes(self, **changes):
@@ -67,15 +74,45 @@ class TestNativeArguments:
             ({"target": 68}, "target: address 68 is not a multiple of 8"),
             ({"gradient": 0}, "gradient is a null pointer"),
             ({"gradient": 68}, "gradient: address 68 is not a multiple of 8"),
-            ({"workspace_size": 8}, "the workspace has 8 bytes"),
+            ({"workspace_bytes": 8}, "the workspace has 8 bytes"),
+        ],
+    )
+    def test_wrong_buffer_is_refused_before_memory_is_touched(self, changes, message):
+        kernels = native.require()
+        buffers = kernels.LovaszSoftmaxBuffers(**(self.buffers | changes))
+        with pytest.raises(ValueError, match=message):
+            kernels.lovasz_softmax(self.make_sizes(), buffers, mode="present", listed=[])
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
             ({"mode": "some"}, "mode is 'some'"),
             ({"mode": "listed", "listed": [2]}, r"class 2 is outside 0\.\.1"),
             ({"mode": "listed", "listed": [1, 1]}, "class 1 is listed twice"),
         ],
     )
-    def test_wrong_argument_is_refused_before_memory_is_touched(self, changes, message):
+    def test_wrong_classes_are_refused(self, changes, message):
+        kernels = native.require()
+        buffers = kernels.LovaszSoftmaxBuffers(**self.buffers)
         with pytest.raises(ValueError, match=message):
-            native.require().lovasz_softmax(self.make_sizes(), **(self.arguments | changes))
+            kernels.lovasz_softmax(self.make_sizes(), buffers, **({"mode": "present", "listed": []} | changes))
+
+    @pytest.mark.parametrize(
+        ("method", "changes", "message"),
+        [
+            ("sort", {}, "only the histogram's gradient is looked up"),
+            ("histogram", {"weights": 0}, "weights is a null pointer"),
+            ("histogram", {"scale": 0}, "scale is a null pointer"),
+            ("histogram", {"scale": 66}, "scale: address 66 is not a multiple of 4"),
+            ("histogram", {"gradient": 0}, "gradient is a null pointer"),
+        ],
+    )
+    def test_wrong_buffer_of_the_look_up_is_refused(self, method, changes, message):
+        kernels = native.require()
+        with pytest.raises(ValueError, match=message):
+            kernels.lovasz_softmax_look_up(
+                self.make_sizes(method=method), kernels.LovaszSoftmaxBuffers(**(self.buffers | changes))
+            )
 
     @pytest.mark.parametrize(
         ("changes", "message"),

@@ -397,6 +397,41 @@ def test_nan_fills_the_whole_gradient():
     assert logits.grad.isnan().all()
 
 
+def test_look_up_passes_opcheck_and_needs_no_layout():
+    for case in CASES:
+        logits, target = case.inputs
+        options = case.options
+        arguments = TestHistogram().operator_arguments(case)
+        _, weights = torch.ops.etnet.lovasz_softmax(logits, *arguments[1:])
+        inputs = (logits, target, weights, torch.tensor(-3.0), options.get("per_image", False))
+        look_up = torch.ops.etnet.lovasz_softmax_look_up.default
+        torch.library.opcheck(look_up, (*inputs, options.get("ignore_index")))
+
+
+@pytest.mark.parametrize("method", ["sort", "histogram"])
+def test_backward_twice_gives_the_same_twice(method):
+    case = CASES[1]
+    logits = case.inputs[0].clone().requires_grad_()
+    loss = lovasz_softmax(logits, case.inputs[1], method=method)
+    (once,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    (again,) = torch.autograd.grad(2 * loss, logits)
+    assert torch.equal(again, 2 * once)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_nan_of_one_image_fills_the_gradient_of_all(classes):
+    for method in ("sort", "histogram"):
+        logits = torch.randn(3, classes, 4, 5)
+        logits[1, 0, 2, 2] = torch.nan
+        logits.requires_grad_()
+        target = torch.zeros(3, 4, 5, dtype=torch.int64)
+        target[2, 0, 0] = 255
+        loss = lovasz_softmax(logits, target, per_image=True, ignore_index=255, method=method)
+        loss.backward()
+        assert loss.isnan()
+        assert logits.grad.isnan().all()
+
+
 def test_gradient_is_scaled_by_what_follows():
     case = CASES[0]
     logits = case.inputs[0].clone().requires_grad_()

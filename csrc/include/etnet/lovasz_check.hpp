@@ -31,15 +31,32 @@ inline void check_sizes(const LovaszSoftmaxSizes& sizes) {
             "lovasz_softmax: bins is ", sizes.bins, "; expected 2..", kMaximalBins);
 }
 
-inline void check_arguments(const LovaszSoftmaxArguments& arguments, std::int64_t needed_bytes) {
+inline void check_buffers(const LovaszSoftmaxArguments& arguments, std::int64_t needed_bytes) {
     const LovaszSoftmaxSizes& sizes = arguments.sizes;
     const bool empty = sizes.images * sizes.height * sizes.width == 0;
     require(empty || arguments.logits != nullptr, "lovasz_softmax: logits is a null pointer");
     require(empty || arguments.target != nullptr, "lovasz_softmax: target is a null pointer");
-    require(empty || !sizes.with_gradient || arguments.gradient != nullptr,
-            "lovasz_softmax: gradient is a null pointer");
+    require(empty || sizes.method == LovaszMethod::sort || arguments.weights != nullptr,
+            "lovasz_softmax: weights is a null pointer");
     require(arguments.workspace_bytes >= needed_bytes, "lovasz_softmax: the workspace has ", arguments.workspace_bytes,
             " bytes; expected ", needed_bytes);
+}
+
+inline void check_look_up(const LovaszSoftmaxArguments& arguments, std::int64_t needed_bytes) {
+    const LovaszSoftmaxSizes& sizes = arguments.sizes;
+    check_buffers(arguments, needed_bytes);
+    require(sizes.method == LovaszMethod::histogram, "lovasz_softmax: only the histogram's gradient is looked up");
+    require(arguments.scale != nullptr, "lovasz_softmax: scale is a null pointer");
+    require(arguments.gradient != nullptr || sizes.images * sizes.height * sizes.width == 0,
+            "lovasz_softmax: gradient is a null pointer");
+}
+
+inline void check_arguments(const LovaszSoftmaxArguments& arguments, std::int64_t needed_bytes) {
+    const LovaszSoftmaxSizes& sizes = arguments.sizes;
+    check_buffers(arguments, needed_bytes);
+    const bool empty = sizes.images * sizes.height * sizes.width == 0;
+    const bool writes_gradient = sizes.method == LovaszMethod::sort && sizes.with_gradient;
+    require(empty || !writes_gradient || arguments.gradient != nullptr, "lovasz_softmax: gradient is a null pointer");
     if (arguments.classes != LovaszClasses::listed) return;
     for (std::int64_t i = 0; i < arguments.listed_count; ++i) {
         const std::int64_t channel = arguments.listed[i];

@@ -31,9 +31,10 @@ ETNET_HOST_DEVICE inline float error_of(std::uint32_t key) {
     return error;
 }
 
-// Nearest of the bins, whose centres are i / (bins - 1); `last_bin` is bins - 1 as a float.
+// Nearest of the bins, whose centres are i / (bins - 1), for errors in 0..1; 0 for NaN. `last_bin` is bins - 1 as a
+// float.
 ETNET_HOST_DEVICE inline std::int32_t bin_of(float error, float last_bin) {
-    return static_cast<std::int32_t>(error * last_bin + 0.5F);
+    return static_cast<std::int32_t>((error >= 0.0F ? error : 0.0F) * last_bin + 0.5F);
 }
 
 ETNET_HOST_DEVICE inline double foreground_weight(double total, double background_before) {

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 _LIBRARY = torch.library.Library("etnet", "FRAGMENT")
 _LIBRARY.define(
     "lovasz_softmax(Tensor logits, Tensor target, str mode, int[] listed, bool per_image, int? ignore_index, "
-    "str method, int bins, bool need_gradient) -> (Tensor loss, Tensor gradient)"
+    "str method, int bins, bool need_gradient) -> (Tensor loss, Tensor state)"
+)
+_LIBRARY.define(
+    "lovasz_softmax_look_up(Tensor logits, Tensor target, Tensor weights, Tensor scale, bool per_image, "
+    "int? ignore_index) -> Tensor gradient"
 )
 
 Method = Literal["auto", "sort", "histogram", "reference"]
@@ -152,7 +156,7 @@ def check_classes(classes: str | Sequence[int], *, num_classes: int | None = Non
 
 def _require_kernel(logits: Tensor, method: str) -> None:
     device = logits.device.type
-    if not _has_kernel(device):
+    if not _kernel_is_there(device):
         reason = ": the native module was built without nvcc" if device == "cuda" else ""
         raise EnvironmentFault(
             f"lovasz_softmax: method {method!r} has no kernel for {device} tensors{reason}; use method 'auto'"
@@ -160,60 +164,85 @@ def _require_kernel(logits: Tensor, method: str) -> None:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _has_kernel(device: str) -> bool:
+def _kernel_is_there(device: str) -> bool:
     native.require()
     return device == "cpu" or (device == "cuda" and native.has_cuda())
 
 
-def _run_cpu(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    if native.module() is None:
-        return _run_twin(logits, target, *options)
-    return _launch.lovasz_softmax(logits, target, _launch.LovaszOptions(*options))
+def _has_kernel(device: str) -> bool:
+    """The same, without insisting: the twin runs where there is none."""
+    if device == "cuda":
+        return native.has_cuda()
+    return device == "cpu" and native.module() is not None
 
 
-def _run_cuda(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    if not native.has_cuda():
-        return _run_twin(logits, target, *options)
-    return _launch.lovasz_softmax_cuda(logits, target, _launch.LovaszOptions(*options))
+def _has_tables(logits: Tensor, options: _launch.LovaszOptions) -> bool:
+    """Whether the state is the histogram's weights; otherwise it is the gradient (sort, and the twin)."""
+    return options.method == "histogram" and _has_kernel(logits.device.type)
 
 
-def _run_twin(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    chosen = _launch.LovaszOptions(*options)
+def _run(logits: Tensor, target: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    options = _launch.LovaszOptions(*arguments)
+    if _has_kernel(logits.device.type):
+        return _launch.lovasz_softmax(logits, target, options)
     scores = logits.float()
     keywords: dict[str, Any] = {
-        "classes": chosen.listed if chosen.mode == "listed" else chosen.mode,
-        "per_image": chosen.per_image,
-        "ignore_index": chosen.ignore_index,
-        "bins": chosen.bins if chosen.method == "histogram" else None,
+        "classes": options.listed if options.mode == "listed" else options.mode,
+        "per_image": options.per_image,
+        "ignore_index": options.ignore_index,
+        "bins": options.bins if options.method == "histogram" else None,
     }
-    if not chosen.need_gradient:
-        return reference.lovasz_softmax(scores, target, **keywords), _launch.gradient_like(logits, needed=False)
+    if not options.need_gradient:
+        return reference.lovasz_softmax(scores, target, **keywords), _launch.state_like(logits, options)
     loss, gradient = reference.lovasz_softmax_with_gradient(scores, target, **keywords)
     return loss, _launch.gradient_like(logits).copy_(gradient)
 
 
-def _shapes(logits: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    gradient = _launch.gradient_like(logits, needed=options[-1])
-    return gradient.new_empty(()), gradient
+def _shapes(logits: Tensor, _: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    options = _launch.LovaszOptions(*arguments)
+    twin = options.need_gradient and not _has_tables(logits, options)
+    state = _launch.gradient_like(logits) if twin else _launch.state_like(logits, options)
+    return state.new_empty(()), state
 
 
-def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _look_up(
+    logits: Tensor, target: Tensor, weights: Tensor, scale: Tensor, per_image: bool, ignore_index: int | None
+) -> Tensor:
+    options = _launch.LovaszOptions("present", (), per_image, ignore_index, "histogram", weights.shape[-1], True)
+    return _launch.lovasz_softmax_look_up(logits, target, weights, scale, options)
+
+
+def _look_up_shape(logits: Tensor, *_: Any) -> Tensor:
+    return _launch.gradient_like(logits)
+
+
+def _save_state(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    logits, target, *arguments = inputs
+    options = _launch.LovaszOptions(*arguments)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)  # no zeros in place of the gradient that the second output never gets
-    ctx.save_for_backward(output[1])
-    ctx.logits_type = inputs[0].dtype
+    ctx.has_tables = _has_tables(logits, options)
+    ctx.options = (options.per_image, options.ignore_index)
+    ctx.logits_type = logits.dtype
+    ctx.save_for_backward(output[1], *((logits, target) if ctx.has_tables else ()))
 
 
 def _backward(ctx: Any, loss_gradient: Tensor, _: None) -> tuple[Tensor | None, ...]:
-    # Grad mode is on here only under create_graph=True; the saved gradient would then count as a constant, silently.
+    # Grad mode is on here only under create_graph=True; the saved state would then count as a constant, silently.
     if torch.is_grad_enabled():
         raise UsageError("lovasz_softmax: create_graph=True differentiates twice, which needs method='reference'")
-    (gradient,) = ctx.saved_tensors
+    state, *inputs = ctx.saved_tensors
     # Scaled before it is rounded: unscaled, gradients of this size vanish in float16.
-    return (gradient * loss_gradient).to(ctx.logits_type), None, None, None, None, None, None, None, None
+    if ctx.has_tables:
+        gradient = torch.ops.etnet.lovasz_softmax_look_up(*inputs, state, loss_gradient, *ctx.options)
+    else:
+        gradient = state * loss_gradient
+    return gradient.to(ctx.logits_type), None, None, None, None, None, None, None, None
 
 
-_LIBRARY.impl("lovasz_softmax", _run_cpu, "CPU")
-_LIBRARY.impl("lovasz_softmax", _run_cuda, "CUDA")
+for _device in ("CPU", "CUDA"):
+    _LIBRARY.impl("lovasz_softmax", _run, _device)
+    _LIBRARY.impl("lovasz_softmax_look_up", _look_up, _device)
 torch.library.register_fake("etnet::lovasz_softmax", _shapes, lib=_LIBRARY)
-torch.library.register_autograd("etnet::lovasz_softmax", _backward, setup_context=_save_gradient, lib=_LIBRARY)
+torch.library.register_fake("etnet::lovasz_softmax_look_up", _look_up_shape, lib=_LIBRARY)
+torch.library.register_autograd("etnet::lovasz_softmax", _backward, setup_context=_save_state, lib=_LIBRARY)

@@ -20,9 +20,15 @@
 // most 1 / (2 (bins - 1)) off (proof: etnet.ops.lovasz), and g is the mean over the orders "foreground first" and
 // "background first" of the pixels in a bin, a valid derivative. p stays exact.
 //
+// The sort writes the gradient together with the loss. The histogram writes the weights of all bins, and
+// lovasz_softmax_look_up turns them into the gradient when it is wanted, already multiplied by the derivative of what
+// follows: nothing of the size of the logits is kept in between. For C != 2 the weights are g / (counted classes) /
+// (counted segments) of each class, [segments, C, 2, bins], background first. Two classes have equal errors and share
+// one table [segments, 1, 2, bins]: for class 0 and for class 1, the sum of a pixel's weights for both classes.
+//
 // A logit that makes a probability NaN (NaN or +inf, at a pixel that is not ignored) gives a NaN loss and fills the
-// whole gradient with NaN. Probabilities and errors are float32; weights and sums are float64. The result does not
-// depend on the number of threads.
+// whole gradient, and all weights, with NaN. Probabilities and errors are float32; weights and sums are float64. The
+// result does not depend on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -64,20 +70,27 @@ struct LovaszSoftmaxArguments {
     LovaszClasses classes = LovaszClasses::present;
     const std::int64_t* listed = nullptr;  // [listed_count], each in 0..C-1, none twice; for LovaszClasses::listed
     std::int64_t listed_count = 0;
-    float* gradient = nullptr;  // N C H W numbers laid out as the logits, aligned to 8 bytes, written; not used without
-                                // sizes.with_gradient
-    void* workspace = nullptr;  // lovasz_softmax_workspace_bytes(sizes) bytes, aligned to 64
+    // N C H W numbers laid out as the logits, aligned to 8 bytes; written by the sort with sizes.with_gradient and by
+    // lovasz_softmax_look_up.
+    float* gradient = nullptr;
+    float* weights = nullptr;      // histogram: written by lovasz_softmax, read by lovasz_softmax_look_up
+    const float* scale = nullptr;  // [1], for lovasz_softmax_look_up: multiplies the gradient
+    void* workspace = nullptr;     // lovasz_softmax_workspace_bytes(sizes) bytes, aligned to 64
     std::int64_t workspace_bytes = 0;
 };
 
-// Size of the scratch memory. sort: two buffers of 8 bytes per pixel of a segment (for each segment in work) and the
-// probabilities (4 N C H W bytes); for two classes with gradient one buffer and nothing more. histogram: tables of
-// `bins` numbers; the probabilities only for classes != 2 with channels_last or without gradient. Throws ArgumentError
-// for sizes outside their limits.
+// Size of the scratch memory of both functions. sort: two buffers of 8 bytes per pixel of a segment (for each segment
+// in work) and the probabilities (4 N C H W bytes); for two classes with gradient one buffer and nothing more.
+// histogram: a table of counts and a block of probabilities for each thread. Throws ArgumentError for sizes outside
+// their limits.
 std::int64_t lovasz_softmax_workspace_bytes(const LovaszSoftmaxSizes& sizes);
 
 // Returns the loss. No buffer may overlap another. Throws ArgumentError, before anything is written but the workspace,
 // when a target is neither a class nor ignored (the message names its value and position) or an argument is missing.
 double lovasz_softmax(const LovaszSoftmaxArguments& arguments);
+
+// Writes the gradient of the histogram method, times *scale, from the weights that lovasz_softmax wrote for the same
+// logits and target. Which classes count is in the weights.
+void lovasz_softmax_look_up(const LovaszSoftmaxArguments& arguments);
 
 }  // namespace etnet
