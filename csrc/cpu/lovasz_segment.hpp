@@ -37,10 +37,12 @@ struct Segment {
 // Calls body(block, worker) for blocks that together cover the segment, in parallel.
 template <class Body>
 void for_each_block(const Segment& segment, const Body& body) {
-    constexpr std::int64_t kGrain = 16;
     const std::int64_t blocks = (segment.pixels + kBlock - 1) / kBlock;
+    // At least four pieces for each thread, of up to 1 MiB of each class: threads that touch the same large page first
+    // wait for each other.
+    const std::int64_t grain = std::clamp<std::int64_t>(segment.images * blocks / (4 * segment.threads), 16, 256);
     parallel_for(
-        segment.images * blocks, kGrain, segment.threads, [&](std::int64_t begin, std::int64_t end, int worker) {
+        segment.images * blocks, grain, segment.threads, [&](std::int64_t begin, std::int64_t end, int worker) {
             for (std::int64_t i = begin; i < end; ++i) {
                 const std::int64_t first = i % blocks * kBlock;
                 body(PixelBlock{segment.first_image + i / blocks, first, std::min(segment.pixels - first, kBlock)},
