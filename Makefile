@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 
 # A change of any of these needs a new installation; changes of Python files do not (the installation is editable).
-INSTALL_SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find cmake csrc -type f 2>/dev/null)
+INSTALL_SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -40,7 +40,7 @@ test-asan: $(VENV)/.installed-dev ## Run the tests of the native code under Addr
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"
 	$(BIN)/cmake --build build/asan --parallel
 	LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  ETNET_SANITIZED_MODULE="$$(ls $(CURDIR)/build/asan/_native*.so)" \
+	  PYTHONPATH=tests ETNET_SANITIZED_MODULE="$$(ls $(CURDIR)/build/asan/_native*.so)" \
 	  $(BIN)/python -m pytest -p helpers.sanitized tests/ops tests/losses $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style and types
