@@ -1,4 +1,4 @@
-"""Pytest plugin of `make test-asan`: tests the native module that ETNET_SANITIZED_MODULE names, not the installed one."""
+"""Pytest plugin of `make test-asan`: tests the module that ETNET_SANITIZED_MODULE names, not the installed one."""
 
 from __future__ import annotations
 
