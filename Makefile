@@ -13,7 +13,7 @@ CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv venv-dev demo test test-long test-gpu lint format wheel clean
+.PHONY: help venv venv-dev demo test test-long test-gpu test-asan lint format wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,17 @@ test-long: $(VENV)/.installed-dev ## Run the tests that take more than a minute 
 
 test-gpu: $(VENV)/.installed-dev ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+# Preloaded, because Python itself is not built with them; libstdc++ too, or its exceptions escape the sanitizer.
+SANITIZERS = $(shell $${CXX:-c++} -print-file-name=libasan.so) $(shell $${CXX:-c++} -print-file-name=libstdc++.so)
+
+test-asan: $(VENV)/.installed-dev ## Run the tests of the native code under AddressSanitizer and UBSan
+	$(BIN)/cmake -S . -B build/asan -DETNET_SANITIZE=ON -DETNET_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"
+	$(BIN)/cmake --build build/asan --parallel
+	LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  PYTHONPATH=tests ETNET_SANITIZED_MODULE="$$(ls $(CURDIR)/build/asan/_native*.so)" \
+	  $(BIN)/python -m pytest -p helpers.sanitized tests/ops tests/losses $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style and types
 	$(BIN)/ruff check

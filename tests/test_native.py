@@ -59,27 +59,48 @@ def test_requiring_a_missing_module_is_an_error_with_the_remedy():
 def test_module_of_another_interface_is_not_used(monkeypatch):
     old = types.SimpleNamespace(INTERFACE=native.INTERFACE - 1, __file__="_native.so")
     monkeypatch.setattr(importlib, "import_module", lambda _: old)
-    with pytest.raises(EnvironmentFault, match=rf"interface 0 where this version of etnet expects {native.INTERFACE}"):
+    with pytest.raises(
+        EnvironmentFault, match=rf"interface {old.INTERFACE} where this version of etnet expects {native.INTERFACE}"
+    ):
         native.require()
 
 
-def declared_functions() -> dict[str, list[str]]:
-    tree = ast.parse(STUB.read_text())
-    return {
-        node.name: [argument.arg for argument in node.args.kwonlyargs]
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef)
-    }
+def arguments_declared(function: ast.FunctionDef) -> list[str]:
+    arguments = [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
+    return [name for name in arguments if name != "self"]
+
+
+def arguments_built(function) -> list[str]:
+    signature = re.search(r"\((.*)\) ->", function.__doc__).group(1)
+    return [name for name in re.findall(r"(\w+): ", signature) if name != "self"]
+
+
+def is_of_cuda(name: str) -> bool:
+    return "_cuda" in name
 
 
 def test_stub_lists_every_function_with_its_arguments():
-    module = native.require()
-    built = {
-        name: re.findall(r"(\w+): ", re.search(r"\(\*, (.*)\) ->", value.__doc__).group(1))
-        for name, value in vars(module).items()
-        if inspect.isbuiltin(value)
+    declared = {
+        node.name: arguments_declared(node)
+        for node in ast.parse(STUB.read_text()).body
+        if isinstance(node, ast.FunctionDef) and (native.has_cuda() or not is_of_cuda(node.name))
     }
-    assert built == declared_functions()
+    built = {name: arguments_built(value) for name, value in vars(native.require()).items() if inspect.isbuiltin(value)}
+    assert built == declared
+
+
+def test_stub_lists_every_class_with_the_arguments_of_its_constructor():
+    declared = {
+        node.name: arguments_declared(node.body[0])
+        for node in ast.parse(STUB.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+    built = {
+        name: arguments_built(value.__init__)
+        for name, value in vars(native.require()).items()
+        if inspect.isclass(value)
+    }
+    assert built == declared
 
 
 def test_stub_lists_every_constant():
@@ -88,6 +109,12 @@ def test_stub_lists_every_constant():
     built = {
         name
         for name, value in vars(native.require()).items()
-        if not name.startswith("__") and not inspect.isbuiltin(value)
+        if not name.startswith("__") and not inspect.isbuiltin(value) and not inspect.isclass(value)
     }
     assert built == constants
+
+
+def test_cuda_kernels_are_reported_as_they_were_built(monkeypatch):
+    assert native.has_cuda() == any(is_of_cuda(name) for name in vars(native.require()))
+    monkeypatch.setattr(native, "module", lambda: None)
+    assert not native.has_cuda()

@@ -5,9 +5,20 @@ namespace etnet {
 void bind_lovasz(pybind11::module_& module);
 }
 
+#ifndef ETNET_WITH_CUDA
+#define ETNET_WITH_CUDA ""
+#define ETNET_CUDA_TARGETS ""
+#endif
+
 PYBIND11_MODULE(_native, module) {
     module.doc() = "Native kernels of etnet: functions of addresses and sizes.";
     // Raised whenever a signature changes; etnet.native refuses a module of another number.
-    module.attr("INTERFACE") = 1;
+    module.attr("INTERFACE") = 2;
+    // How this module was built: versions of the compilers, and compute capabilities; "" for what was left out.
+    pybind11::dict build;
+    build["compiler"] = __VERSION__;
+    build["cuda"] = ETNET_WITH_CUDA;
+    build["cuda_architectures"] = ETNET_CUDA_TARGETS;
+    module.attr("BUILD") = build;
     etnet::bind_lovasz(module);
 }

@@ -1,55 +1,36 @@
-// CPU version of etnet/ops/lovasz_softmax.hpp, in five steps: count classes, softmax, list the (segment, class) tasks,
-// rank and weigh each task's pixels, chain the weights through softmax.
+// CPU version of etnet/ops/lovasz_softmax.hpp: checks, memory, counts of the classes, then one method per segment.
 #include "etnet/ops/lovasz_softmax.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
-#include <cstring>
-#include <limits>
 
 #include "etnet/error.hpp"
-#include "etnet/parallel.hpp"
-#include "radix_sort.hpp"
+#include "etnet/lovasz_check.hpp"
+#include "huge_pages.hpp"
+#include "lovasz_methods.hpp"
 
 namespace etnet {
 namespace {
 
 using std::int64_t;
-using std::uint64_t;
 
-// A pixel to be ranked is one word: 30 bits of key, 1 foreground bit, 33 bits of position in the logits of class 0.
-// The key is the float32 error's bit pattern, subtracted from that of 1.0: patterns of numbers >= 0 rise with the
-// number, so rising keys are falling errors, and errors in 0..1 need the 30 bits of 0..0x3F800000.
-constexpr std::uint32_t kOneBits = 0x3F800000U;
-constexpr int kPositionBits = kSortKeyShift - 1;
-constexpr uint64_t kForeground = uint64_t{1} << kPositionBits;
-constexpr int64_t kMaximalLogits = int64_t{1} << kPositionBits;
-
-constexpr int64_t kBlock = 1024;  // pixels whose per-pixel numbers stay in the first-level cache
 constexpr int64_t kAlignment = 64;
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr int64_t kPixelsPerThread = 16384;  // below this a second thread costs more than it brings
 
-struct Task {
-    int64_t segment;
-    int64_t channel;
-    int64_t foreground;  // G
-    double weight;       // 1 / (counted classes of the segment) / (counted segments)
-    double loss;
-};
-
-struct ImageCount {
+struct StripeCount {
     int64_t valid;
     int64_t invalid_pixel;  // first pixel whose target is neither a class nor ignored; -1: none
 };
 
 struct Workspace {
     float* probabilities;  // [N, C, P]
-    int64_t* class_count;  // [N, C] pixels of each class
-    ImageCount* image;     // [N]
-    Task* tasks;           // [segments * C]
-    uint64_t* sort;        // [workers, 2, pixels of a segment]
+    int64_t* class_count;  // [N, stripes, C] pixels of each class
+    StripeCount* stripe;   // [N, stripes]
+    ClassShare* shares;    // [segments, C]
+    double* loss;          // [segments]
+    SortScratch sort;      // of the first worker; the others' follow at the strides below
+    HistogramScratch bins;
     int64_t bytes;
 };
 
@@ -71,300 +52,261 @@ class Layout {
     int64_t used_ = 0;
 };
 
-int64_t pixels_of(const LovaszSoftmaxSizes& sizes) {
-    return sizes.height * sizes.width;
+// How the work is split: segments are done in parallel where there are several, and a lone one by all threads.
+struct Plan {
+    explicit Plan(const LovaszSoftmaxSizes& sizes)
+        : pixels(sizes.height * sizes.width),
+          segments(sizes.per_image ? sizes.images : 1),
+          images(sizes.per_image ? 1 : sizes.images),
+          tables(sizes.channels == 2 ? 1 : sizes.channels) {
+        const int64_t useful = 1 + sizes.images * pixels / kPixelsPerThread;
+        const int64_t threads = std::min<int64_t>(sizes.threads, useful);
+        workers = std::max<int64_t>(1, std::min(threads, segments));
+        threads_per_segment = segments > 1 ? 1 : threads;
+        stripes = std::max<int64_t>(1, (threads + sizes.images - 1) / std::max<int64_t>(1, sizes.images));
+        chunks = (images * pixels + kRanks - 1) / kRanks;
+    }
+    int64_t pixels;  // of one image
+    int64_t segments;
+    int64_t images;   // of one segment
+    int64_t tables;   // histograms of a segment
+    int64_t workers;  // segments in work at a time
+    int64_t threads_per_segment;
+    int64_t stripes;  // parts of an image that are counted in parallel
+    int64_t chunks;   // of ranks in a segment
+};
+
+bool needs_probabilities(const LovaszSoftmaxSizes& sizes) {
+    return sizes.channels != 2 && sizes.method == LovaszMethod::sort;
 }
-int64_t segments_of(const LovaszSoftmaxSizes& sizes) {
-    return sizes.per_image ? sizes.images : 1;
-}
-int64_t images_per_segment(const LovaszSoftmaxSizes& sizes) {
-    return sizes.per_image ? 1 : sizes.images;
-}
-int64_t workers_of(const LovaszSoftmaxSizes& sizes) {
-    return std::min<int64_t>(sizes.threads, segments_of(sizes) * sizes.channels);
+
+// With two classes the words to be sorted, 8 bytes per pixel, have just room in the gradient, which is written later.
+bool sorts_in_gradient(const LovaszSoftmaxSizes& sizes) {
+    return sizes.channels == 2 && sizes.with_gradient;
 }
 
 Workspace lay_out(void* memory, const LovaszSoftmaxSizes& sizes) {
+    const Plan plan(sizes);
     Layout layout(memory);
     Workspace workspace{};
-    workspace.probabilities = layout.take<float>(sizes.images * sizes.channels * pixels_of(sizes));
-    workspace.class_count = layout.take<int64_t>(sizes.images * sizes.channels);
-    workspace.image = layout.take<ImageCount>(sizes.images);
-    workspace.tasks = layout.take<Task>(segments_of(sizes) * sizes.channels);
-    workspace.sort = layout.take<uint64_t>(workers_of(sizes) * 2 * images_per_segment(sizes) * pixels_of(sizes));
+    if (needs_probabilities(sizes)) {
+        workspace.probabilities = layout.take<float>(sizes.images * sizes.channels * plan.pixels);
+    }
+    workspace.class_count = layout.take<int64_t>(sizes.images * plan.stripes * sizes.channels);
+    workspace.stripe = layout.take<StripeCount>(sizes.images * plan.stripes);
+    workspace.shares = layout.take<ClassShare>(plan.segments * sizes.channels);
+    workspace.loss = layout.take<double>(plan.segments);
+    if (sizes.method == LovaszMethod::sort) {
+        const int64_t room = plan.workers * plan.images * plan.pixels;
+        if (!sorts_in_gradient(sizes)) workspace.sort.words = layout.take<std::uint64_t>(room);
+        workspace.sort.ordered = layout.take<std::uint64_t>(room);
+        workspace.sort.counts = layout.take<SortCounts>(plan.workers * plan.threads_per_segment);
+        workspace.sort.chunks = layout.take<RankChunk>(plan.workers * plan.chunks);
+    } else {
+        const int64_t threads = plan.workers * plan.threads_per_segment;
+        workspace.bins.counts = layout.take<std::uint32_t>(threads * plan.tables * 2 * sizes.bins);
+        if (sizes.channels != 2) workspace.bins.rows = layout.take<float>(threads * sizes.channels * kBlock);
+    }
     workspace.bytes = layout.used();
     return workspace;
 }
 
-void check_sizes(const LovaszSoftmaxSizes& sizes) {
-    require(sizes.channels >= 1, "lovasz_softmax: the logits have ", sizes.channels, " classes; expected at least 1");
-    require(sizes.images >= 0 && sizes.height >= 0 && sizes.width >= 0, "lovasz_softmax: sizes [", sizes.images, ", ",
-            sizes.channels, ", ", sizes.height, ", ", sizes.width, "] must not be negative");
-    require(sizes.threads >= 1, "lovasz_softmax: threads is ", sizes.threads, "; expected at least 1");
-    int64_t room = kMaximalLogits;  // divided instead of multiplied: the product may not fit 64 bits
-    for (const int64_t size : {sizes.images, sizes.channels, sizes.height, sizes.width}) {
-        room = size == 0 ? kMaximalLogits : room / size;
-        require(room > 0, "lovasz_softmax: [", sizes.images, ", ", sizes.channels, ", ", sizes.height, ", ",
-                sizes.width, "] are more than 2^33 logits; split the batch");
-    }
-}
-
-void check(const LovaszSoftmaxArguments& arguments) {
-    check_sizes(arguments.sizes);
-    const LovaszSoftmaxSizes& sizes = arguments.sizes;
-    const bool empty = sizes.images * pixels_of(sizes) == 0;
-    require(empty || arguments.logits != nullptr, "lovasz_softmax: logits is a null pointer");
-    require(empty || (arguments.target_uint8 == nullptr) != (arguments.target_int64 == nullptr),
-            "lovasz_softmax: exactly one of the two targets must be given");
-    const int64_t needed = lovasz_softmax_workspace_bytes(sizes);
-    require(arguments.workspace_bytes >= needed, "lovasz_softmax: the workspace has ", arguments.workspace_bytes,
-            " bytes; expected ", needed);
-    if (arguments.classes != LovaszClasses::listed) return;
-    for (int64_t i = 0; i < arguments.listed_count; ++i) {
-        const int64_t channel = arguments.listed[i];
-        require(channel >= 0 && channel < sizes.channels, "lovasz_softmax: class ", channel, " is outside 0..",
-                sizes.channels - 1);
-        require(std::count(arguments.listed, arguments.listed + i, channel) == 0, "lovasz_softmax: class ", channel,
-                " is listed twice");
-    }
-}
-
-template <class Target>
 class Loss {
   public:
-    Loss(const LovaszSoftmaxArguments& arguments, const Target* target)
+    explicit Loss(const LovaszSoftmaxArguments& arguments)
         : arguments_(arguments),
           sizes_(arguments.sizes),
-          target_(target),
+          plan_(sizes_),
           channels_(sizes_.channels),
-          pixels_(pixels_of(sizes_)),
-          workspace_(lay_out(arguments.workspace, sizes_)) {}
+          inputs_(arguments),
+          workspace_(lay_out(arguments.workspace, sizes_)) {
+        const bool sorts = sizes_.method == LovaszMethod::sort;
+        buffers_.gradient = sorts && sizes_.with_gradient ? arguments.gradient : nullptr;
+        buffers_.probabilities = workspace_.probabilities;
+    }
 
     double run() {
+        prefer_huge_pages(arguments_.workspace, workspace_.bytes);
+        if (buffers_.gradient != nullptr) prefer_huge_pages(buffers_.gradient, gradient_bytes());
         count_classes();
-        const int64_t tasks = list_tasks();
-        softmax();
-        parallel_for(tasks, 1, sizes_.threads,
-                     [&](int64_t task, int64_t, int worker) { rank_and_weigh(workspace_.tasks[task], worker); });
+        share_out();
+        parallel_for(plan_.segments, 1, static_cast<int>(plan_.workers), [&](int64_t segment, int64_t, int worker) {
+            workspace_.loss[segment] = run_segment(segment, worker);
+        });
         double loss = 0.0;
-        for (int64_t task = 0; task < tasks; ++task)
-            loss += workspace_.tasks[task].loss * workspace_.tasks[task].weight;
-        if (arguments_.gradient != nullptr) chain_through_softmax(std::isnan(loss));
+        for (int64_t segment = 0; segment < plan_.segments; ++segment) loss += workspace_.loss[segment];
+        if (std::isnan(loss)) spread_nan();
         return loss;
     }
 
-  private:
-    bool ignored(int64_t value) const { return arguments_.has_ignore_index && value == arguments_.ignore_index; }
-
-    void count_classes() {
-        parallel_for(sizes_.images, 1, sizes_.threads, [&](int64_t image, int64_t, int) {
-            const Target* target = target_ + image * pixels_;
-            int64_t* count = workspace_.class_count + image * channels_;
-            std::fill(count, count + channels_, int64_t{0});
-            ImageCount total{0, -1};
-            for (int64_t pixel = 0; pixel < pixels_; ++pixel) {
-                const int64_t value = static_cast<int64_t>(target[pixel]);
-                if (ignored(value)) continue;
-                if (value < 0 || value >= channels_) {
-                    total.invalid_pixel = pixel;
-                    break;
-                }
-                ++count[value];
-                ++total.valid;
-            }
-            workspace_.image[image] = total;
+    void look_up() const {
+        prefer_huge_pages(arguments_.gradient, gradient_bytes());
+        parallel_for(plan_.segments, 1, static_cast<int>(plan_.workers), [&](int64_t index, int64_t, int worker) {
+            const int64_t threads = plan_.threads_per_segment;
+            const LookUp look_up{arguments_.weights + index * weights_of_segment(), *arguments_.scale,
+                                 workspace_.bins.rows + worker * threads * channels_ * kBlock, arguments_.gradient};
+            look_up_lovasz(inputs_, segment_at(index), channels_, sizes_.bins, look_up);
         });
-        for (int64_t image = 0; image < sizes_.images; ++image) {
-            if (workspace_.image[image].invalid_pixel >= 0)
-                fail_on_target(image, workspace_.image[image].invalid_pixel);
+    }
+
+  private:
+    void count_classes() {
+        const int64_t blocks = (plan_.pixels + kBlock - 1) / kBlock;
+        const int64_t stripe_blocks = (blocks + plan_.stripes - 1) / plan_.stripes;
+        parallel_for(sizes_.images * plan_.stripes, 1, sizes_.threads, [&](int64_t item, int64_t, int) {
+            const int64_t begin = std::min(blocks, item % plan_.stripes * stripe_blocks);
+            count_blocks(item / plan_.stripes, begin, std::min(blocks, begin + stripe_blocks),
+                         workspace_.class_count + item * channels_, workspace_.stripe[item]);
+        });
+        for (int64_t item = 0; item < sizes_.images * plan_.stripes; ++item) {
+            const int64_t pixel = workspace_.stripe[item].invalid_pixel;
+            if (pixel >= 0) fail_on_target(item / plan_.stripes, pixel);
+        }
+    }
+
+    // Counts blocks begin..end-1 of an image, up to the first that holds an invalid target.
+    void count_blocks(int64_t image, int64_t begin, int64_t end, int64_t* count, StripeCount& total) const {
+        std::fill_n(count, channels_, int64_t{0});
+        total = {0, -1};
+        LabelBlock labels;
+        for (int64_t i = begin; i < end; ++i) {
+            const PixelBlock block{image, i * kBlock, std::min(plan_.pixels - i * kBlock, kBlock)};
+            inputs_.labels(block, labels);
+            std::int32_t invalid = 0;
+            for (std::size_t at = 0; at < static_cast<std::size_t>(block.count); ++at) {
+                invalid |= labels[at] == kInvalidLabel ? 1 : 0;
+            }
+            if (invalid != 0) {
+                total.invalid_pixel =
+                    block.first + (std::find(labels.begin(), labels.end(), kInvalidLabel) - labels.begin());
+                return;
+            }
+            count_labels(labels, block.count, count);
+        }
+        for (int64_t channel = 0; channel < channels_; ++channel) total.valid += count[channel];
+    }
+
+    void count_labels(const LabelBlock& labels, int64_t size, int64_t* count) const {
+        constexpr int64_t kFewClasses = 8;  // for these, comparing all labels with each is faster: it is vector code
+        if (channels_ > kFewClasses) {
+            for (std::size_t i = 0; i < static_cast<std::size_t>(size); ++i) {
+                if (labels[i] >= 0) ++count[labels[i]];
+            }
+            return;
+        }
+        for (std::int32_t channel = 0; channel < static_cast<std::int32_t>(channels_); ++channel) {
+            std::int32_t found = 0;
+            for (std::size_t i = 0; i < static_cast<std::size_t>(size); ++i) found += labels[i] == channel ? 1 : 0;
+            count[channel] += found;
         }
     }
 
     [[noreturn]] void fail_on_target(int64_t image, int64_t pixel) const {
         std::ostringstream ignore;
         if (arguments_.has_ignore_index) ignore << " or the ignore_index " << arguments_.ignore_index;
-        fail("target holds the value ", static_cast<int64_t>(target_[image * pixels_ + pixel]), " at [image ", image,
-             ", row ", pixel / sizes_.width, ", column ", pixel % sizes_.width, "]; expected a class index in 0..",
-             channels_ - 1, ignore.str());
+        fail("target holds the value ", inputs_.target(image, pixel), " at [image ", image, ", row ",
+             pixel / sizes_.width, ", column ", pixel % sizes_.width, "]; expected a class index in 0..", channels_ - 1,
+             ignore.str());
     }
 
-    // Writes the tasks of all segments and returns their number.
-    int64_t list_tasks() {
-        int64_t tasks = 0;
+    // Total and weight of every (segment, class); the weights of all classes of all segments add up to 1.
+    void share_out() {
         int64_t counted_segments = 0;
-        for (int64_t segment = 0; segment < segments_of(sizes_); ++segment) {
-            if (segment_sum(segment, [&](int64_t image) { return workspace_.image[image].valid; }) == 0) continue;
-            const int64_t first = tasks;
-            for (int64_t i = 0; i < candidates(); ++i) {
-                const int64_t channel = arguments_.classes == LovaszClasses::listed ? arguments_.listed[i] : i;
-                const int64_t foreground = segment_sum(
-                    segment, [&](int64_t image) { return workspace_.class_count[image * channels_ + channel]; });
-                if (arguments_.classes == LovaszClasses::present && foreground == 0) continue;
-                workspace_.tasks[tasks++] = Task{segment, channel, foreground, 0.0, 0.0};
-            }
-            for (int64_t i = first; i < tasks; ++i)
-                workspace_.tasks[i].weight = 1.0 / static_cast<double>(tasks - first);
-            ++counted_segments;
+        for (int64_t segment = 0; segment < plan_.segments; ++segment) {
+            counted_segments += valid_pixels(segment) > 0 ? 1 : 0;
         }
-        for (int64_t i = 0; i < tasks; ++i) workspace_.tasks[i].weight /= static_cast<double>(counted_segments);
-        return tasks;
+        for (int64_t segment = 0; segment < plan_.segments; ++segment) {
+            ClassShare* shares = workspace_.shares + segment * channels_;
+            int64_t counted = 0;
+            for (int64_t channel = 0; channel < channels_; ++channel) {
+                const int64_t total = segment_sum(
+                    segment, [&](int64_t item) { return workspace_.class_count[item * channels_ + channel]; });
+                const bool counts = valid_pixels(segment) > 0 && is_counted(channel, total);
+                shares[channel] = {total, counts ? 1.0 : 0.0};
+                counted += counts ? 1 : 0;
+            }
+            for (int64_t channel = 0; channel < channels_ && counted > 0; ++channel) {
+                shares[channel].weight /= static_cast<double>(counted) * static_cast<double>(counted_segments);
+            }
+        }
     }
 
-    int64_t candidates() const {
-        return arguments_.classes == LovaszClasses::listed ? arguments_.listed_count : channels_;
+    bool is_counted(int64_t channel, int64_t total) const {
+        if (arguments_.classes == LovaszClasses::present) return total > 0;
+        const int64_t* end = arguments_.listed + arguments_.listed_count;
+        return arguments_.classes == LovaszClasses::all || std::find(arguments_.listed, end, channel) != end;
+    }
+
+    int64_t valid_pixels(int64_t segment) const {
+        return segment_sum(segment, [&](int64_t item) { return workspace_.stripe[item].valid; });
     }
 
     template <class Count>
     int64_t segment_sum(int64_t segment, const Count& count) const {
-        const int64_t images = images_per_segment(sizes_);
+        const int64_t items = plan_.images * plan_.stripes;
         int64_t sum = 0;
-        for (int64_t image = segment * images; image < (segment + 1) * images; ++image) sum += count(image);
+        for (int64_t item = segment * items; item < (segment + 1) * items; ++item) sum += count(item);
         return sum;
     }
 
-    // Calls body(image, first pixel, end pixel) in parallel for blocks of at most kBlock pixels of one image.
-    template <class Body>
-    void for_each_block(const Body& body) const {
-        const int64_t blocks = (pixels_ + kBlock - 1) / kBlock;
-        parallel_for(sizes_.images * blocks, 16, sizes_.threads, [&](int64_t begin, int64_t end, int) {
-            for (int64_t block = begin; block < end; ++block) {
-                const int64_t first = block % blocks * kBlock;
-                body(block / blocks, first, std::min(pixels_, first + kBlock));
-            }
-        });
-    }
+    int64_t logits() const { return sizes_.images * channels_ * plan_.pixels; }
+    int64_t gradient_bytes() const { return logits() * static_cast<int64_t>(sizeof(float)); }
+    int64_t weights_of_segment() const { return plan_.tables * 2 * sizes_.bins; }
 
-    // Probabilities of every pixel, 0 at ignored ones; the gradient starts as zero.
-    void softmax() {
-        for_each_block([&](int64_t image, int64_t begin, int64_t end) {
-            std::array<float, kBlock> largest;
-            std::array<float, kBlock> sum;
-            const int64_t count = end - begin;
-            const float* logits = arguments_.logits + image * channels_ * pixels_ + begin;
-            float* out = workspace_.probabilities + image * channels_ * pixels_ + begin;
-            std::copy_n(logits, count, largest.begin());
-            for (int64_t channel = 1; channel < channels_; ++channel) {
-                const float* row = logits + channel * pixels_;
-                for (int64_t i = 0; i < count; ++i) largest[i] = std::max(largest[i], row[i]);
-            }
-            std::fill_n(sum.begin(), count, 0.0F);
-            for (int64_t channel = 0; channel < channels_; ++channel) {
-                for (int64_t i = 0; i < count; ++i) {
-                    const float value = std::exp(logits[channel * pixels_ + i] - largest[i]);
-                    out[channel * pixels_ + i] = value;
-                    sum[i] += value;
-                }
-            }
-            const Target* target = target_ + image * pixels_ + begin;
-            for (int64_t channel = 0; channel < channels_; ++channel) {
-                float* row = out + channel * pixels_;
-                for (int64_t i = 0; i < count; ++i) {
-                    row[i] = ignored(static_cast<int64_t>(target[i])) ? 0.0F : row[i] / sum[i];
-                }
-                if (arguments_.gradient != nullptr) {
-                    std::fill_n(arguments_.gradient + (image * channels_ + channel) * pixels_ + begin, count, 0.0F);
-                }
-            }
-        });
-    }
-
-    // Loss of one class in one segment; leaves d(c) of its pixels in the gradient.
-    void rank_and_weigh(Task& task, int worker) const {
-        const int64_t room = images_per_segment(sizes_) * pixels_;
-        uint64_t* words = workspace_.sort + static_cast<int64_t>(worker) * 2 * room;
-        const int64_t count = collect(task, words);
-        if (count < 0) {
-            task.loss = kNan;
-            return;
-        }
-        const uint64_t* ranked = sort_by_key(words, words + room, count);
-        float* gradient = arguments_.gradient == nullptr ? nullptr : arguments_.gradient + task.channel * pixels_;
-        const double total = static_cast<double>(task.foreground);
-        double foreground = 0.0;  // F: exact, counts stay below 2^53
-        double background = 0.0;  // B
-        for (int64_t rank = 0; rank < count; ++rank) {
-            const uint64_t word = ranked[rank];
-            const bool is_foreground = (word & kForeground) != 0;
-            const double united = total + background;
-            double weight = 0.0;
-            if (is_foreground) {
-                weight = 1.0 / united;
-                foreground += 1.0;
-            } else {
-                weight = total > 0.0 ? (total - foreground) / (united * (united + 1.0)) : (rank == 0 ? 1.0 : 0.0);
-                background += 1.0;
-            }
-            task.loss += weight * static_cast<double>(error_of(word));
-            if (gradient != nullptr) {
-                const double signed_weight = (is_foreground ? -weight : weight) * task.weight;
-                gradient[word & (kForeground - 1)] = static_cast<float>(signed_weight);
-            }
+    void spread_nan() const {
+        if (buffers_.gradient != nullptr) std::fill_n(buffers_.gradient, logits(), kNan);
+        if (sizes_.method == LovaszMethod::histogram) {
+            std::fill_n(arguments_.weights, plan_.segments * weights_of_segment(), kNan);
         }
     }
 
-    // Writes a word per pixel that counts, in memory order, and returns their number, or -1 if a probability is NaN.
-    int64_t collect(const Task& task, uint64_t* words) const {
-        const int64_t images = images_per_segment(sizes_);
-        int64_t count = 0;
-        bool finite = true;
-        for (int64_t image = task.segment * images; image < (task.segment + 1) * images; ++image) {
-            const int64_t start = image * channels_ * pixels_;
-            const float* row = workspace_.probabilities + start + task.channel * pixels_;
-            const Target* target = target_ + image * pixels_;
-            for (int64_t pixel = 0; pixel < pixels_; ++pixel) {
-                const int64_t value = static_cast<int64_t>(target[pixel]);
-                const bool foreground = value == task.channel;
-                const float error = foreground ? 1.0F - row[pixel] : row[pixel];
-                finite = finite && error >= 0.0F && error <= 1.0F;
-                // start + pixel < N C P <= 2^33: the position fits its bits. The slot past an ignored pixel is reused;
-                // count <= pixels seen so far keeps the write inside the buffer.
-                words[count] = key_of(error) | (foreground ? kForeground : 0) | static_cast<uint64_t>(start + pixel);
-                count += ignored(value) ? 0 : 1;
-            }
+    Segment segment_at(int64_t index) const {
+        return {index * plan_.images,
+                plan_.images,
+                plan_.pixels,
+                0,
+                workspace_.shares + index * channels_,
+                static_cast<int>(plan_.threads_per_segment)};
+    }
+
+    double run_segment(int64_t index, int worker) const {
+        Segment segment = segment_at(index);
+        segment.valid = valid_pixels(index);
+        return sizes_.method == LovaszMethod::sort ? sort_segment(segment, worker)
+                                                   : count_segment(segment, index, worker);
+    }
+
+    double sort_segment(const Segment& segment, int worker) const {
+        float* gradient = nullptr;
+        if (buffers_.gradient != nullptr) gradient = buffers_.gradient + segment.first_image * channels_ * plan_.pixels;
+        if (segment.valid == 0) {
+            if (gradient != nullptr) std::fill_n(gradient, segment.size() * channels_, 0.0F);
+            return 0.0;
         }
-        return finite ? count : -1;
+        SortScratch scratch = workspace_.sort;
+        scratch.words = sorts_in_gradient(sizes_) ? reinterpret_cast<std::uint64_t*>(gradient)
+                                                  : scratch.words + worker * segment.size();
+        scratch.ordered += worker * segment.size();
+        scratch.counts += worker * plan_.threads_per_segment;
+        scratch.chunks += worker * plan_.chunks;
+        return lovasz_by_sorting(inputs_, segment, channels_, buffers_, scratch);
     }
 
-    static uint64_t key_of(float error) {
-        std::uint32_t bits = 0;
-        std::memcpy(&bits, &error, sizeof bits);
-        return static_cast<uint64_t>(kOneBits - bits) << kSortKeyShift;
-    }
-
-    static float error_of(uint64_t word) {
-        const std::uint32_t bits = kOneBits - static_cast<std::uint32_t>(word >> kSortKeyShift);
-        float error = 0.0F;
-        std::memcpy(&error, &bits, sizeof error);
-        return error;
-    }
-
-    void chain_through_softmax(bool not_a_number) const {
-        for_each_block([&](int64_t image, int64_t begin, int64_t end) {
-            std::array<float, kBlock> mean;
-            const int64_t count = end - begin;
-            const int64_t start = image * channels_ * pixels_ + begin;
-            const float* probabilities = workspace_.probabilities + start;
-            float* gradient = arguments_.gradient + start;
-            std::fill_n(mean.begin(), count, not_a_number ? kNan : 0.0F);
-            for (int64_t channel = 0; channel < channels_; ++channel) {
-                const int64_t row = channel * pixels_;
-                for (int64_t i = 0; i < count; ++i) mean[i] += probabilities[row + i] * gradient[row + i];
-            }
-            for (int64_t channel = 0; channel < channels_; ++channel) {
-                const int64_t row = channel * pixels_;
-                for (int64_t i = 0; i < count; ++i) {
-                    gradient[row + i] = probabilities[row + i] * (gradient[row + i] - mean[i]);
-                }
-            }
-        });
+    double count_segment(const Segment& segment, int64_t index, int worker) const {
+        HistogramScratch scratch = workspace_.bins;
+        scratch.counts += worker * plan_.threads_per_segment * weights_of_segment();
+        scratch.rows += worker * plan_.threads_per_segment * channels_ * kBlock;
+        scratch.weights = arguments_.weights + index * weights_of_segment();
+        return lovasz_by_histogram(inputs_, segment, channels_, sizes_.bins, scratch);
     }
 
     const LovaszSoftmaxArguments& arguments_;
     const LovaszSoftmaxSizes& sizes_;
-    const Target* target_;
+    Plan plan_;
     int64_t channels_;
-    int64_t pixels_;
+    LovaszInputs inputs_;
     Workspace workspace_;
+    LovaszBuffers buffers_;
 };
 
 }  // namespace
@@ -375,10 +317,16 @@ std::int64_t lovasz_softmax_workspace_bytes(const LovaszSoftmaxSizes& sizes) {
 }
 
 double lovasz_softmax(const LovaszSoftmaxArguments& arguments) {
-    check(arguments);
-    if (arguments.sizes.images * pixels_of(arguments.sizes) == 0) return 0.0;
-    return arguments.target_uint8 != nullptr ? Loss<std::uint8_t>(arguments, arguments.target_uint8).run()
-                                             : Loss<int64_t>(arguments, arguments.target_int64).run();
+    check_arguments(arguments, lovasz_softmax_workspace_bytes(arguments.sizes));
+    const LovaszSoftmaxSizes& sizes = arguments.sizes;
+    if (sizes.images * sizes.height * sizes.width == 0) return 0.0;
+    return Loss(arguments).run();
+}
+
+void lovasz_softmax_look_up(const LovaszSoftmaxArguments& arguments) {
+    check_look_up(arguments, lovasz_softmax_workspace_bytes(arguments.sizes));
+    const LovaszSoftmaxSizes& sizes = arguments.sizes;
+    if (sizes.images * sizes.height * sizes.width > 0) Loss(arguments).look_up();
 }
 
 }  // namespace etnet

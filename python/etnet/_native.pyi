@@ -1,24 +1,54 @@
 # The compiled module, bound in csrc/bindings. The headers in csrc/include/etnet/ops say what the functions do.
 INTERFACE: int
+BUILD: dict[str, str]
 
-def lovasz_softmax_workspace_bytes(
-    *, images: int, channels: int, height: int, width: int, per_image: bool, threads: int
-) -> int: ...
+class LovaszSoftmaxSizes:
+    def __init__(
+        self,
+        *,
+        images: int,
+        channels: int,
+        height: int,
+        width: int,
+        per_image: bool,
+        channels_last: bool,
+        with_gradient: bool,
+        method: str,
+        bins: int,
+        threads: int,
+    ) -> None: ...
+
+class LovaszSoftmaxBuffers:
+    def __init__(
+        self,
+        *,
+        logits: int,
+        logits_type: str,
+        target: int,
+        target_type: str,
+        ignore_index: int | None,
+        gradient: int = 0,
+        weights: int = 0,
+        scale: int = 0,
+        workspace: int = 0,
+        workspace_bytes: int = 0,
+    ) -> None: ...
+
+def lovasz_softmax_workspace_bytes(sizes: LovaszSoftmaxSizes) -> int: ...
 def lovasz_softmax(
+    sizes: LovaszSoftmaxSizes, buffers: LovaszSoftmaxBuffers, *, mode: str, listed: list[int]
+) -> float: ...
+def lovasz_softmax_look_up(sizes: LovaszSoftmaxSizes, buffers: LovaszSoftmaxBuffers) -> None: ...
+
+# Only in a build with CUDA, where BUILD["cuda"] is not empty.
+def lovasz_softmax_cuda_workspace_bytes(sizes: LovaszSoftmaxSizes) -> int: ...
+def lovasz_softmax_cuda(
+    sizes: LovaszSoftmaxSizes,
+    buffers: LovaszSoftmaxBuffers,
     *,
-    logits: int,
-    target: int,
-    target_bytes: int,
-    images: int,
-    channels: int,
-    height: int,
-    width: int,
     mode: str,
     listed: list[int],
-    per_image: bool,
-    ignore_index: int | None,
-    gradient: int,
-    workspace: int,
-    workspace_size: int,
-    threads: int,
-) -> float: ...
+    loss: int,
+    stream: int,
+) -> None: ...
+def lovasz_softmax_look_up_cuda(sizes: LovaszSoftmaxSizes, buffers: LovaszSoftmaxBuffers, *, stream: int) -> None: ...

@@ -12,7 +12,7 @@ from etnet.errors import EnvironmentFault
 if TYPE_CHECKING:
     from types import ModuleType
 
-INTERFACE = 1
+INTERFACE = 2
 """Number of the native interface that this Python code calls; `_native.INTERFACE` must be the same."""
 
 _REBUILD = "rebuild it with `make venv` in a source tree, or `pip install --force-reinstall etnet`"
@@ -55,6 +55,12 @@ def require() -> ModuleType:
     if loaded is None:
         raise EnvironmentFault(f"{reason}; {_REBUILD}.")
     return loaded
+
+
+def has_cuda() -> bool:
+    """Whether the native module is there and was built with CUDA kernels (says nothing about a GPU or a driver)."""
+    loaded = module()
+    return loaded is not None and loaded.BUILD["cuda"] != ""
 
 
 @functools.cache

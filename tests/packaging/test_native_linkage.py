@@ -37,8 +37,18 @@ def test_loads_and_runs_without_torch():
     program = (
         "import sys; sys.modules['torch'] = None\n"
         "from etnet import native\n"
-        "print(native.require().lovasz_softmax_workspace_bytes("
-        "images=1, channels=2, height=3, width=4, per_image=False, threads=1))"
+        "kernels = native.require()\n"
+        "sizes = kernels.LovaszSoftmaxSizes(images=1, channels=2, height=3, width=4, per_image=False, "
+        "channels_last=False, with_gradient=True, method='sort', bins=2, threads=1)\n"
+        "print(kernels.lovasz_softmax_workspace_bytes(sizes))"
     )
     result = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert int(result.stdout) > 0
+
+
+def test_build_names_its_compilers():
+    build = native.require().BUILD
+    assert set(build) == {"compiler", "cuda", "cuda_architectures"}
+    assert build["compiler"]
+    assert bool(build["cuda"]) == bool(build["cuda_architectures"]) == native.has_cuda()
+    assert hasattr(native.require(), "lovasz_softmax_cuda") == native.has_cuda()

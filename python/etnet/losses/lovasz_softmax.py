@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
-from etnet.ops.lovasz import check_classes, lovasz_softmax
+from etnet.ops.lovasz import DEFAULT_BINS, Method, check_classes, check_method, lovasz_softmax
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +22,12 @@ class LovaszSoftmax(nn.Module):
             the classes in it whether they occur or not.
         per_image: Whether the loss is taken image by image and averaged; otherwise over all pixels of the batch.
         ignore_index: Target value of pixels that are left out.
-        method: `"auto"`, `"sort"` or `"reference"`, see `etnet.ops.lovasz.lovasz_softmax`.
+        method: `"auto"` (exact), `"sort"` (exact), `"histogram"` (faster, rounds the errors) or `"reference"` (exact,
+            plain torch), see `etnet.ops.lovasz.lovasz_softmax`.
+        bins: Number of bins for `"histogram"`; its loss is at most 1 / (2 (bins - 1)) off.
 
     Raises:
-        UsageError: `classes` is neither a known word nor a list of distinct class indices.
+        UsageError: `classes`, `method` or `bins` is none of those allowed.
 
     Example:
         >>> import torch
@@ -40,16 +42,19 @@ class LovaszSoftmax(nn.Module):
         classes: Literal["present", "all"] | Sequence[int] = "present",
         per_image: bool = False,
         ignore_index: int | None = None,
-        method: Literal["auto", "sort", "reference"] = "auto",
+        method: Method = "auto",
+        bins: int = DEFAULT_BINS,
     ) -> None:
         super().__init__()
         check_classes(classes)
+        check_method(method, bins)
         self.classes: Literal["present", "all"] | Sequence[int] = (
             classes if isinstance(classes, str) else tuple(classes)
         )
         self.per_image = per_image
         self.ignore_index = ignore_index
-        self.method: Literal["auto", "sort", "reference"] = method
+        self.method: Method = method
+        self.bins = bins
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of class scores.
@@ -68,6 +73,7 @@ class LovaszSoftmax(nn.Module):
             per_image=self.per_image,
             ignore_index=self.ignore_index,
             method=self.method,
+            bins=self.bins,
         )
 
     def extra_repr(self) -> str:

@@ -21,6 +21,7 @@ def lovasz_softmax(
     classes: str | Sequence[int] = "present",
     per_image: bool = False,
     ignore_index: int | None = None,
+    bins: int | None = None,
 ) -> Tensor:
     """Lovasz-Softmax loss (paper eq. 1; Berman et al. 2018, Alg. 1), differentiable by autograd.
 
@@ -30,6 +31,7 @@ def lovasz_softmax(
         classes: `"present"` averages over the classes that occur in a segment, `"all"` over all, a list over its own.
         per_image: Whether each image is a segment of its own; otherwise the whole batch is one.
         ignore_index: Target value of pixels that are left out.
+        bins: Rounds the errors to the nearest of so many numbers in 0..1, as the method "histogram" does; None: exact.
 
     Returns:
         The loss, a scalar; 0 (with zero gradient) if no pixel counts, NaN if a pixel's probabilities are.
@@ -42,7 +44,7 @@ def lovasz_softmax(
         segments = _segments(scores, target, per_image=per_image, ignore_index=ignore_index)
         losses = []
         for segment in segments:
-            ranking = _rank(segment.scores.softmax(dim=1), segment.labels, classes)
+            ranking = _rank(segment.scores.softmax(dim=1), segment.labels, classes, bins)
             losses.append((ranking.errors * ranking.weights).sum(dim=1).mean())
         # The sum of no elements: a zero that is still connected to the logits.
         return torch.stack(losses).mean() if losses else scores.flatten()[:0].sum()
@@ -55,6 +57,7 @@ def lovasz_softmax_with_gradient(
     classes: str | Sequence[int] = "present",
     per_image: bool = False,
     ignore_index: int | None = None,
+    bins: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of `lovasz_softmax` and its gradient in closed form, without autograd.
 
@@ -66,6 +69,7 @@ def lovasz_softmax_with_gradient(
         classes: As for `lovasz_softmax`.
         per_image: As for `lovasz_softmax`.
         ignore_index: As for `lovasz_softmax`.
+        bins: As for `lovasz_softmax`.
 
     Returns:
         The loss, a scalar, and its gradient [N, C, H, W], contiguous; both of the type of the logits.
@@ -78,7 +82,7 @@ def lovasz_softmax_with_gradient(
     rows = logits.new_zeros(logits.shape[0], logits.shape[2], logits.shape[3], logits.shape[1])
     for segment in segments:
         probabilities = segment.scores.softmax(dim=1)
-        ranking = _rank(probabilities, segment.labels, classes)
+        ranking = _rank(probabilities, segment.labels, classes, bins)
         share = 1 / (len(segments) * len(ranking.errors))
         loss = loss + share * (ranking.errors * ranking.weights).sum()
         slope = torch.zeros_like(probabilities)
@@ -123,7 +127,7 @@ def _segments(
     ]
 
 
-def _rank(probabilities: Tensor, labels: Tensor, classes: str | Sequence[int]) -> _Ranking:
+def _rank(probabilities: Tensor, labels: Tensor, classes: str | Sequence[int], bins: int | None) -> _Ranking:
     """Errors and weights of pixels [P, C]; equal errors keep their order."""
     if classes == "present":
         counted = labels.unique()
@@ -133,9 +137,40 @@ def _rank(probabilities: Tensor, labels: Tensor, classes: str | Sequence[int]) -
     members = labels == counted[:, None]
     chosen = probabilities.T[counted]
     errors = torch.where(members, 1 - chosen, chosen)
+    if bins is not None and not bool(errors.isnan().any()):
+        index = (errors.detach() * (bins - 1) + 0.5).long()
+        # The rounding is a constant for autograd: the derivative with respect to an error passes through it.
+        errors = errors + (index.to(errors.dtype) / (bins - 1) - errors).detach()
+        return _Ranking(counted, members, errors, bin_weights(members, index, bins=bins).to(errors.dtype))
     order = errors.detach().argsort(dim=1, descending=True, stable=True)
     growth = jaccard_gradient(members.gather(1, order)).to(errors.dtype)
     return _Ranking(counted, members, errors, torch.zeros_like(growth).scatter(1, order, growth))
+
+
+def bin_weights(foreground: Tensor, index: Tensor, *, bins: int) -> Tensor:
+    """Derivative of the loss with respect to errors that are rounded to bins.
+
+    Pixels of one bin are tied; the weight is the mean over two orders, "foreground first" and "background first".
+
+    Args:
+        foreground: Whether each pixel [K, P] belongs to the class of its row; bool.
+        index: Bin of its error [K, P], 0..bins-1, int64.
+        bins: Number of bins.
+
+    Returns:
+        The weight of each pixel, [K, P], float64.
+    """
+    weights = []
+    for first in (foreground, ~foreground):
+        # Rank by falling bin, then by kind; pixels of one bin and kind share the sum of their weights.
+        group = (bins - 1 - index) * 2 + (~first).long()
+        ranked = group.argsort(dim=1, stable=True)
+        growth = torch.zeros(index.shape, dtype=torch.float64, device=index.device)
+        growth.scatter_(1, ranked, jaccard_gradient(foreground.gather(1, ranked)))
+        room = torch.zeros(len(index), 2 * bins, dtype=torch.float64, device=index.device)
+        share = room.scatter_add(1, group, growth) / room.scatter_add(1, group, torch.ones_like(growth)).clamp(min=1)
+        weights.append(share.gather(1, group))
+    return (weights[0] + weights[1]) / 2
 
 
 def jaccard_gradient(foreground: Tensor) -> Tensor:

@@ -1,0 +1,241 @@
+"""Time and memory of the operators, side by side with what else computes the same.
+
+    python benchmarks/bench_ops.py --device cpu --json benchmarks/results/ops_cpu.json
+
+Each round runs every contestant once, so that a slow moment of the machine hits all of them; medians over the rounds
+are reported, after one round that does not count. Time is that of loss and gradient. Memory is what a run needs at its
+peak, the gradient included, beyond what the process held before it: resident pages of a process of its own on the CPU,
+allocated memory on CUDA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from etnet import native
+from etnet.ops.lovasz import lovasz_softmax
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Figures = dict[str, float | None]
+
+MEBIBYTE = 2**20
+
+
+def public_lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
+    """The loss as it is commonly written in torch (Berman et al. 2018, Alg. 1); every class is present."""
+    classes = logits.shape[1]
+    probabilities = logits.softmax(dim=1).movedim(1, -1).reshape(-1, classes)
+    labels = target.flatten()
+    losses = []
+    for index in range(classes):
+        foreground = (labels == index).to(probabilities.dtype)
+        errors, order = torch.sort((foreground - probabilities[:, index]).abs(), descending=True)
+        ranked = foreground[order]
+        total = ranked.sum()
+        jaccard = 1 - (total - ranked.cumsum(0)) / (total + (1 - ranked).cumsum(0))
+        growth = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
+        losses.append(torch.dot(errors, growth))
+    return torch.stack(losses).mean()
+
+
+def smp_loss() -> Loss:
+    from segmentation_models_pytorch.losses import LovaszLoss
+
+    return LovaszLoss(mode="multiclass", from_logits=True)
+
+
+CONTESTANTS: dict[str, Callable[[], Loss]] = {
+    "eager": lambda: public_lovasz_softmax,
+    "compiled": lambda: torch.compile(public_lovasz_softmax),
+    "smp": smp_loss,
+    "reference": lambda: lambda logits, target: lovasz_softmax(logits, target, method="reference"),
+    "sort": lambda: lambda logits, target: lovasz_softmax(logits, target, method="sort"),
+    "histogram": lambda: lambda logits, target: lovasz_softmax(logits, target, method="histogram"),
+}
+"""What is compared; ratios are those to the first that takes part."""
+
+
+def taking_part(names: list[str], device: str) -> dict[str, Loss]:
+    """The contestants of these names, without those that this machine cannot run."""
+    no_kernel = device == "cuda" and not native.has_cuda()
+    absent = {
+        "smp": importlib.util.find_spec("segmentation_models_pytorch") is None,
+        "sort": no_kernel,
+        "histogram": no_kernel,
+    }
+    for name in names:
+        if absent.get(name):
+            print(f"{name} is left out: not available here", file=sys.stderr)
+    return {name: CONTESTANTS[name]() for name in names if not absent.get(name)}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    logits: Tensor
+    target: Tensor
+
+    @staticmethod
+    def draw(shape: list[int], device: str, kind: str) -> Inputs:
+        """Scores as of an untrained network ("random") or of one that is right about most pixels ("trained")."""
+        generator = torch.Generator().manual_seed(0)
+        images, classes, height, width = shape
+        target = torch.randint(0, classes, (images, height, width), generator=generator)
+        logits = 2 * torch.randn(shape, generator=generator)
+        if kind == "trained":
+            logits.scatter_add_(1, target[:, None], torch.full((images, 1, height, width), 8.0))
+        return Inputs(logits.to(device).requires_grad_(), target.to(device))
+
+    def run(self, loss: Loss) -> None:
+        self.logits.grad = None
+        loss(self.logits, self.target).backward()
+        if self.logits.is_cuda:
+            torch.cuda.synchronize()
+
+
+def peak_memory(options: argparse.Namespace, name: str, kind: str) -> float | None:
+    """MiB of a run beyond what was held before; None where the system does not tell."""
+    if options.device == "cuda":
+        return device_memory(Inputs.draw(options.shape, "cuda", kind), CONTESTANTS[name]())
+    command = [sys.executable, __file__, "--memory-of", name, "--scores", kind, "--threads", str(options.threads)]
+    command += ["--shape", *map(str, options.shape)]
+    # With a fixed threshold every tensor is mapped by itself, so that freed memory leaves the process at once.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return json.loads(result.stdout)
+
+
+def device_memory(inputs: Inputs, loss: Loss) -> float:
+    inputs.run(loss)
+    inputs.logits.grad = None
+    held = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    inputs.run(loss)
+    return (torch.cuda.max_memory_allocated() - held) / MEBIBYTE
+
+
+def resident_memory(inputs: Inputs, loss: Loss) -> float | None:
+    small = Inputs.draw([1, inputs.logits.shape[1], 8, 8], "cpu", "random")
+    small.run(loss)  # loads and compiles what the first call needs
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak
+        held = resident("VmRSS")
+        inputs.run(loss)
+        return (resident("VmHWM") - held) / 1024
+    except OSError:
+        return None
+
+
+def resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(field + ":"))
+    return int(line.split()[1])
+
+
+def measure(options: argparse.Namespace, losses: dict[str, Loss], kind: str) -> dict[str, Figures]:
+    """Time and memory of each contestant, and their ratios to those of the first."""
+    inputs = Inputs.draw(options.shape, options.device, kind)
+    times: dict[str, list[float]] = {name: [] for name in losses}
+    for repetition in range(options.rounds + 1):
+        for name, loss in losses.items():
+            begin = time.perf_counter()
+            inputs.run(loss)
+            if repetition > 0:
+                times[name].append(1000 * (time.perf_counter() - begin))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    memory = {name: peak_memory(options, name, kind) for name in losses}
+    first = next(iter(losses))
+    return {
+        name: {
+            "median_ms": medians[name],
+            "fastest_ms": min(times[name]),
+            "speedup": medians[first] / medians[name],
+            "peak_mib": memory[name],
+            "memory_ratio": ratio(memory[name], memory[first]),
+        }
+        for name in losses
+    }
+
+
+def ratio(value: float | None, base: float | None) -> float | None:
+    return None if value is None or not base else value / base
+
+
+def show(results: dict[str, Figures]) -> None:
+    columns = {"median_ms": ".1f", "fastest_ms": ".1f", "speedup": ".1f", "peak_mib": ".0f", "memory_ratio": ".3f"}
+    print(" " * 10 + "".join(f"{name:>14}" for name in columns))
+    for name, row in results.items():
+        cells = ("?" if row[column] is None else format(row[column], form) for column, form in columns.items())
+        print(f"{name:10}" + "".join(f"{cell:>14}" for cell in cells))
+
+
+def environment(device: str) -> dict[str, object]:
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "build": dict(native.require().BUILD),
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--shape", type=int, nargs=4, default=[16, 2, 512, 512], metavar=("N", "C", "H", "W"))
+    parser.add_argument("--scores", choices=["random", "trained"], nargs="+", default=["random", "trained"])
+    parser.add_argument("--names", choices=list(CONTESTANTS), nargs="+", default=list(CONTESTANTS))
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--memory-of", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    if options.memory_of is not None:
+        inputs = Inputs.draw(options.shape, "cpu", options.scores[0])
+        print(json.dumps(resident_memory(inputs, CONTESTANTS[options.memory_of]())))
+        return
+    losses = taking_part(options.names, options.device)
+    figures: dict[str, object] = {
+        "shape": options.shape,
+        "rounds": options.rounds,
+        "environment": environment(options.device),
+    }
+    for kind in options.scores:
+        results = measure(options, losses, kind)
+        print(f"\nLovasz-Softmax, {options.shape}, float32, {kind} scores, loss and gradient")
+        show(results)
+        figures[f"lovasz_softmax_{kind}"] = results
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
