@@ -33,7 +33,7 @@ class WeightsInfo:
         epoch: Passes over the training images done.
         etnet_version: Version of etnet that wrote the file.
         data_root: The data folder it was trained on, as given to the command.
-        training_state: Plain values needed to resume; empty in `best`.
+        training_state: `training_ids`, the images trained on; in `last` also the plain values needed to resume.
     """
 
     path: Path

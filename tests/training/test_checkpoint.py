@@ -47,6 +47,7 @@ def test_the_header_tells_recipe_and_position(tmp_path: Path) -> None:
     assert info.contract == tiny_recipe().contract()
     assert (info.iteration, info.epoch, info.data_root, info.training_state) == (3, 1, "data", {"steps": 2})
     assert len(info.sha256) == 64
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

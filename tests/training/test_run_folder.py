@@ -42,10 +42,10 @@ def test_a_run_that_fails_at_once_leaves_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_made_by_the_user_stays_when_the_run_fails(tmp_path: Path) -> None:
+def test_a_folder_made_by_the_user_stays_and_is_empty_when_the_run_fails(tmp_path: Path) -> None:
     with pytest.raises(DataError), fresh_run_folder(tmp_path, "drive") as folder:
         fail(folder)
-    assert tmp_path.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_fails_after_a_checkpoint_keeps_it(tmp_path: Path) -> None:

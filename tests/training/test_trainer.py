@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from etnet.cli.main import main
 from etnet.config.load import load_recipe
+from etnet.data.datasets import open_dataset
 from etnet.data.io import read_image
 from etnet.errors import CheckFailed, DataError, ModelFileError, UsageError
 from etnet.inference.predictor import Predictor
@@ -194,3 +197,29 @@ def test_bfloat16_and_gradient_clipping_train(discs: Path, tmp_path: Path) -> No
 def test_float16_on_a_cpu_is_refused(discs: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="use bfloat16 or float32"):
         tiny_run(tiny_recipe("training.precision=float16"), discs, tmp_path / "run")
+
+
+def test_a_damaged_held_out_image_is_found_before_training(discs: Path, tmp_path: Path) -> None:
+    held_out = open_dataset(tiny_recipe().data, discs, "validation").ids[0]
+    image = discs / "images" / f"{held_out}.png"
+    image.write_bytes(image.read_bytes()[:-200])
+    with pytest.raises(DataError, match=held_out):
+        tiny_run(tiny_recipe(), discs, tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_images_that_join_the_folder_later_do_not_turn_training_images_into_held_out_ones(
+    discs: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    tiny_run(tiny_recipe("training.epochs=1"), discs, run)
+    trained = set(read_weights_info(run / "weights" / "best.safetensors").training_state["training_ids"])
+    extra = write_disc_folder(tmp_path / "extra", count=40, seed=1)
+    for folder in ("images", "masks"):
+        for file in (extra / folder).iterdir():
+            file.rename(discs / folder / f"new_{file.name}")
+    held_out = set(open_dataset(tiny_recipe().data, discs, "validation").ids)
+    result = CliRunner().invoke(main, ["evaluate", str(run), "--data", str(discs), "--split", "validation"])
+    assert held_out & trained, "the folder was grown so that training images would be held out"
+    assert result.exit_code == 3
+    assert "was trained on" in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -75,6 +76,8 @@ def command(
     if output_folder is not None:
         check_output_folder(output_folder, overwrite=overwrite)
     dataset = open_dataset(recipe.data, data, cast(Split, split), seed=info.recipe.training.seed)
+    if split == "validation":
+        _require_held_out(dataset.ids, info)
     predictor = Predictor.from_weights(weights, device=device)
     if split in ("train", "all"):
         warn(f"--split {split} scores images that the network may have been trained on")
@@ -123,6 +126,18 @@ def _recipe(source: str | None, info: WeightsInfo) -> Recipe:
     # Another fraction (or seed) would hold out other images, some of which the network was trained on.
     same_hold_out = {"validation_fraction": info.recipe.data.validation_fraction}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=same_hold_out)})
+
+
+def _require_held_out(ids: Sequence[str], info: WeightsInfo) -> None:
+    """Refuse to score training images as held out: the hold-out moves when images join or leave the folder."""
+    from etnet.errors import DataError
+
+    known = sorted(set(ids) & set(info.training_state.get("training_ids", ())))
+    if known:
+        raise DataError(
+            f"{info.path}: was trained on {len(known)} of the images that are now held out ({', '.join(known[:3])}); "
+            "the data folder changed since, so put new images into test/ and use --split test, or train again"
+        )
 
 
 def _metrics(

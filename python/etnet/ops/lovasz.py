@@ -91,10 +91,10 @@ def lovasz_softmax(
     """
     _check(logits, target, classes)
     check_method(method, bins)
-    if method == "reference":
+    # `auto` does not choose the CUDA kernels before they have been measured.
+    if method == "reference" or (method == "auto" and logits.is_cuda):
         return reference.lovasz_softmax(logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index)
-    if method != "auto":
-        _require_kernel(logits, method)
+    _require_kernel(logits, method)
     loss: Tensor = torch.ops.etnet.lovasz_softmax(
         logits if logits.dtype in _launch.LOGITS_TYPES else logits.float(),
         target if target.dtype in _launch.TARGET_TYPES else target.long(),
@@ -156,7 +156,7 @@ def check_classes(classes: str | Sequence[int], *, num_classes: int | None = Non
 
 def _require_kernel(logits: Tensor, method: str) -> None:
     device = logits.device.type
-    if not _kernel_is_there(device):
+    if method != "auto" and not _kernel_is_there(device):
         reason = ": the native module was built without nvcc" if device == "cuda" else ""
         raise EnvironmentFault(
             f"lovasz_softmax: method {method!r} has no kernel for {device} tensors{reason}; use method 'auto'"

@@ -38,6 +38,8 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
             save_file(plain, partial, dict(header))
         except SafetensorError as error:
             raise EnvironmentFault(f"{path}: cannot be written ({error}); the previous file was kept") from error
+        # safetensors makes files that only their owner can read; a model is for everyone whom the folder admits.
+        partial.chmod(0o644)
         with partial.open("rb+") as stream:
             os.fsync(stream.fileno())
 

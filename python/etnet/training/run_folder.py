@@ -27,7 +27,7 @@ REPORTED_PACKAGES = ("etnet", "torch", "timm", "numpy", "opencv-python-headless"
 def fresh_run_folder(output: Path | None, name: str, *, root: Path = RUNS) -> Iterator[Path]:
     """Make an empty folder for a run: `output`, or `root/name`, `root/name-2`, ... whichever is free.
 
-    When the run fails before its first checkpoint, a folder made here is removed again.
+    When the run fails before its first checkpoint, the folder is left as it was found: removed, or empty.
 
     Raises:
         UsageError: `output` is a file, or exists and is not empty.
@@ -42,8 +42,10 @@ def fresh_run_folder(output: Path | None, name: str, *, root: Path = RUNS) -> It
     try:
         yield folder
     except BaseException:
-        if not existed and not any((folder / "weights").glob("*.safetensors")):
+        if not any((folder / "weights").glob("*.safetensors")):
             shutil.rmtree(folder, ignore_errors=True)
+            if existed:
+                folder.mkdir(exist_ok=True)
         raise
 
 

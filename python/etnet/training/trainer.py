@@ -138,6 +138,9 @@ class _Run:
         torch.manual_seed(seed)
         self.training_set = open_dataset(recipe.data, data_root, "train", seed=seed)
         self.validation_set = open_dataset(recipe.data, data_root, "validation", seed=seed)
+        for index in range(len(self.validation_set)):
+            # Decoded once now: a damaged held-out image must not end the run at its first validation.
+            self.validation_set.load(index)
         if not len(self.training_set):
             raise DataError(
                 f"{data_root}: no images are left to train on; lower data.validation_fraction or add images"
@@ -184,7 +187,9 @@ class _Run:
         restore_training(self.last, self.network, self.optimizer)
         state = dict(info.training_state)
         _require_same_images(info, state.pop("training_ids"), self.training_set)
-        self.stepper.scaler.load_state_dict(state.pop("scaler"))
+        # Empty when the run was started without loss scaling, for instance on a CPU.
+        if scaler := state.pop("scaler"):
+            self.stepper.scaler.load_state_dict(scaler)
         self.progress, self.start = Progress(**state), info.iteration
         self.observer.on_message(f"continuing {self.run} after iteration {self.start} of {self.total}")
 
@@ -255,7 +260,7 @@ class _Run:
             self._save_last(iteration)
 
     def _validate(self, epoch: int, iteration: int) -> dict[str, float]:
-        scores = validate(self.network, self.validation_set, recipe=self.recipe, precision=self.stepper.precision)
+        scores = validate(self.network, self.validation_set, recipe=self.recipe)
         score = scores.mean_foreground_dice
         if self.progress.best_score is None or score > self.progress.best_score:
             self.progress.best_score, self.progress.best_epoch = score, epoch
@@ -263,24 +268,23 @@ class _Run:
         return scores.row()
 
     def _save_last(self, iteration: int) -> None:
-        state: dict[str, Any] = {
+        state = {
             **vars(self.progress),
-            "training_ids": list(self.training_set.ids),
             "scaler": self.stepper.scaler.state_dict(),
         }
         save_weights(self.last, training_tensors(self.network, self.optimizer), self._header(iteration, state))
 
     def _save_best(self, iteration: int) -> None:
         path = self.run / "weights" / "best.safetensors"
-        save_weights(path, self.network.state_dict(), self._header(iteration))
+        save_weights(path, self.network.state_dict(), self._header(iteration, {}))
 
-    def _header(self, iteration: int, state: Mapping[str, Any] | None = None) -> dict[str, str]:
+    def _header(self, iteration: int, state: Mapping[str, Any]) -> dict[str, str]:
         return encode_header(
             recipe=self.recipe,
             iteration=iteration,
             epoch=self._epoch(iteration),
             data_root=str(self.data_root),
-            training_state=state,
+            training_state={**state, "training_ids": list(self.training_set.ids)},
         )
 
 

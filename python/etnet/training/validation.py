@@ -9,7 +9,7 @@ import numpy as np
 
 from etnet.config.schema import Recipe
 from etnet.data.dataset import SegmentationDataset
-from etnet.inference.backends.torch_backend import Precision, TorchBackend
+from etnet.inference.backends.torch_backend import TorchBackend
 from etnet.inference.predictor import Predictor
 from etnet.metrics.overlap import OverlapScores, confusion_matrix
 from etnet.models import ETNet
@@ -43,18 +43,17 @@ class ValidationScores:
         return {key: float(value) for key, value in row.items() if not math.isnan(value)}
 
 
-def validate(network: ETNet, dataset: SegmentationDataset, *, recipe: Recipe, precision: Precision) -> ValidationScores:
-    """Predict and score every image of a data set; the network is left in training mode.
+def validate(network: ETNet, dataset: SegmentationDataset, *, recipe: Recipe) -> ValidationScores:
+    """Predict in float32, as users do, and score every image of a data set; the network is left in training mode.
 
     Args:
         network: On its device.
         dataset: Held-out images, at least one.
         recipe: Names the classes and the ignored index.
-        precision: Number format of the forward pass.
     """
     contract = recipe.contract()
     device = str(next(network.parameters()).device)
-    predictor = Predictor(TorchBackend(network, contract, device=device, precision=precision), contract)
+    predictor = Predictor(TorchBackend(network, contract, device=device), contract)
     total = np.zeros((contract.num_classes, contract.num_classes), np.int64)
     try:
         for index in range(len(dataset)):
