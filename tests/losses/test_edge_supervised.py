@@ -88,3 +88,11 @@ def test_per_image_averages_the_images(batch):
 def test_alpha_outside_its_range_is_refused(alpha):
     with pytest.raises(UsageError, match=r"alpha is .*; expected a number in 0\.\.1"):
         EdgeSupervisedLoss(alpha)
+
+
+@pytest.mark.parametrize("method", ["sort", "histogram", "reference"])
+def test_both_terms_are_computed_by_the_method_asked_for(batch, method):
+    output, masks, edges = batch
+    terms = EdgeSupervisedLoss(method=method)(*batch)
+    assert terms.seg.item() == LovaszSoftmax(method=method)(output.seg_logits, masks).item()
+    assert terms.edge.item() == LovaszSoftmax(method=method)(output.edge_logits, edges).item()

@@ -114,11 +114,12 @@ class ModelSection(Section):
 
 
 class LossSection(Section):
-    """Lovasz-Softmax of regions and edges (paper eq. 1 and Sec. 2.2)."""
+    """Lovasz-Softmax of regions and edges (paper eq. 1 and Sec. 2.2); `method` is that of `etnet.losses`."""
 
     alpha: Fraction = 0.3
     classes: Literal["present", "all"] | tuple[Annotated[int, Field(ge=0)], ...] = "present"
     per_image: bool = False
+    method: Literal["auto", "sort", "histogram", "reference"] = "auto"
 
 
 class OptimizerSection(Section):

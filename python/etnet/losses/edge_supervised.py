@@ -12,6 +12,8 @@ from etnet.losses.lovasz_softmax import LovaszSoftmax
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from etnet.ops.lovasz import Method
+
 
 class SegmentationOutput(Protocol):
     """What the loss needs of a network's output; `etnet.models.ETNetOutput` is one.
@@ -49,9 +51,10 @@ class EdgeSupervisedLoss(nn.Module):
         classes: Classes that the region term averages over, see `LovaszSoftmax`; the edge term takes those present.
         per_image: Whether both terms are taken image by image; otherwise over all pixels of the batch.
         ignore_index: Target value, in masks and edges, of pixels that are left out.
+        method: How both terms are computed, see `LovaszSoftmax`.
 
     Raises:
-        UsageError: `alpha` is outside 0..1 or `classes` is not understood.
+        UsageError: `alpha` is outside 0..1, or `classes` or `method` is not understood.
     """
 
     def __init__(
@@ -61,13 +64,14 @@ class EdgeSupervisedLoss(nn.Module):
         classes: Literal["present", "all"] | Sequence[int] = "present",
         per_image: bool = False,
         ignore_index: int | None = None,
+        method: Method = "auto",
     ) -> None:
         super().__init__()
         if not 0.0 <= alpha <= 1.0:
             raise UsageError(f"EdgeSupervisedLoss: alpha is {alpha}; expected a number in 0..1")
         self.alpha = alpha
-        self.seg_loss = LovaszSoftmax(classes, per_image, ignore_index)
-        self.edge_loss = LovaszSoftmax("present", per_image, ignore_index)
+        self.seg_loss = LovaszSoftmax(classes, per_image, ignore_index, method)
+        self.edge_loss = LovaszSoftmax("present", per_image, ignore_index, method)
 
     def forward(self, output: SegmentationOutput, masks: Tensor, edges: Tensor) -> LossTerms:
         """Loss of a network's output.

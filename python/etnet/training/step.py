@@ -76,6 +76,7 @@ class Stepper:
             classes=recipe.loss.classes,
             per_image=recipe.loss.per_image,
             ignore_index=recipe.data.ignore_index,
+            method=recipe.loss.method,
         )
         contract = recipe.contract()
         self.mean = torch.tensor(contract.mean, device=device).view(1, 3, 1, 1)
