@@ -15,12 +15,13 @@ import etnet
 PACKAGE = Path(etnet.__file__).parent
 
 LAYERS = {
-    1: {"errors", "types", "config", "manifest", "output", "native", "_native"},
+    1: {"errors", "types", "config", "manifest", "output", "sidecar", "native", "_native"},
     2: {"ops", "ndops"},
     3: {"data", "models", "losses", "metrics"},
-    4: {"export", "inference", "trt"},
-    5: {"training"},  # above inference: validation scores with the predictor that users get
-    6: {"cli"},
+    4: {"trt"},
+    5: {"inference"},  # above trt: one of its back-ends runs engines
+    6: {"training", "export"},  # above inference: both score with the predictor that users get
+    7: {"cli"},
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
 MAY_IMPORT_SIBLINGS = {1}
@@ -37,6 +38,7 @@ WITHOUT_TORCH = [
     "etnet.manifest",
     "etnet.metrics.overlap",
     "etnet.native",
+    "etnet.sidecar",
 ]
 
 
