@@ -1,8 +1,8 @@
 """What a deployed model (an ONNX file, an engine) says about itself: its contract, inputs, precision and origin.
 
 The sidecar of `model.onnx` is `model.onnx.json`. An ONNX file carries the same text, less the fields that describe the
-file itself, in its metadata under `METADATA_KEY`, so that it is complete without its sidecar. A plan file has nothing in
-front of it (`trtexec` must be able to load it) and is used only with its sidecar. Weights, ONNX and plan are chained by
+file itself, in its metadata under `METADATA_KEY`, so that it is complete without its sidecar. A plan file stays plain,
+because `trtexec` must be able to load it, and is used only with its sidecar. Weights, ONNX and plan are chained by
 SHA-256. Reading needs neither torch nor any runtime.
 """
 
