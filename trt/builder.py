@@ -63,9 +63,7 @@ class PreparedBuild:
     driver: Driver
 
 
-def build_engine(
-    onnx: Path, output: Path, settings: BuildSettings, progress: BuildObserver | None = None
-) -> Sidecar:
+def build_engine(onnx: Path, output: Path, settings: BuildSettings, progress: BuildObserver | None = None) -> Sidecar:
     """Build an engine and write it with its sidecar, both or none.
 
     Args:
@@ -162,7 +160,7 @@ def _build(definition: Definition, config: Any, state: BuildState) -> Any | None
     def work() -> None:
         try:
             result.append(definition.builder.build_serialized_network(definition.network, config))
-        except BaseException as error:  # noqa: BLE001 - raised again on the thread that waits
+        except BaseException as error:
             failure.append(error)
 
     worker = threading.Thread(target=work, name="etnet engine build", daemon=True)
@@ -204,9 +202,7 @@ def _layer_precisions(definition: Definition, plan: Any) -> dict[str, float]:
     if not library.builds_without_gpu:
         engine = library.module.Runtime(definition.logger).deserialize_cuda_engine(plan)
         inspector = engine.create_engine_inspector()
-        found = layer_precision.of_engine(
-            inspector.get_engine_information(library.module.LayerInformationFormat.JSON)
-        )
+        found = layer_precision.of_engine(inspector.get_engine_information(library.module.LayerInformationFormat.JSON))
         if found:
             return found
     return layer_precision.of_network(definition.network) if definition.strongly_typed else {}
@@ -226,7 +222,7 @@ def _check_half(prepared: PreparedBuild, precisions: dict[str, float]) -> None:
 
 def _write(prepared: PreparedBuild, plan: bytes, precisions: dict[str, float]) -> Sidecar:
     settings, library, gpu = prepared.settings, prepared.library, prepared.gpu
-    compatibility = ("version",) if settings.version_compatible else ()
+    compatibility: tuple[str, ...] = ("version",) if settings.version_compatible else ()
     if settings.hardware_compatible is not None:
         compatibility += (f"hardware:{settings.hardware_compatible}",)
     engine = EngineSpec(
@@ -234,11 +230,11 @@ def _write(prepared: PreparedBuild, plan: bytes, precisions: dict[str, float]) -
         library_version=library.version,
         onnx_sha256=prepared.sidecar.file_sha256 or file_sha256(prepared.onnx),
         onnx=prepared.onnx.name,
-        gpu=gpu and gpu.name,
-        compute_capability=gpu and gpu.compute_capability,
+        gpu=None if gpu is None else gpu.name,
+        compute_capability=None if gpu is None else gpu.compute_capability,
         targets=prepared.targets,
-        cuda_version=gpu and prepared.driver.cuda_version,
-        driver_version=gpu and prepared.driver.version,
+        cuda_version=None if gpu is None else prepared.driver.cuda_version,
+        driver_version=None if gpu is None else prepared.driver.version,
         compatibility=compatibility,
         layer_precisions=precisions,
         settings=settings.recorded(),

@@ -121,7 +121,7 @@ def _set_flags(config: Any, definition: Definition, settings: BuildSettings, pre
     if not definition.strongly_typed and precision in ("fp16", "int8"):
         wanted += ["FP16", "INT8"] if precision == "int8" else ["FP16"]
     if settings.version_compatible:
-        # In this order. A plan that brings its own lean runtime would be code to load; a lean runtime is installed instead.
+        # In this order. A plan with a lean runtime inside would be more code to load; that runtime can be installed.
         wanted += ["VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"]
     # A runtime of TensorRT-RTX lets its work be captured into a CUDA graph only where the caller owns the memory.
     wanted.append("REQUIRE_USER_ALLOCATION")

@@ -12,7 +12,7 @@ from pathlib import Path
 from etnet.errors import EnvironmentFault, ModelFileError
 from etnet.sidecar import EngineSpec, Sidecar, read_sidecar, sidecar_path
 from etnet.trt.driver import Driver, Gpu, ask_driver
-from etnet.trt.library import INSTALL, TITLES, Library, find_runtimes
+from etnet.trt.library import TITLES, Library, find_runtimes
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def read_plan(path: Path) -> Sidecar:
             f"MODEL --output {path} --overwrite"
         )
     if sidecar.engine is None:
-        raise ModelFileError(f"{path}: its sidecar describes an ONNX file; build an engine with: etnet build-engine {path}")
+        raise ModelFileError(
+            f"{path}: its sidecar describes an ONNX file; build one with: etnet build-engine {path}"
+        )
     return sidecar
 
 
@@ -87,9 +89,10 @@ def examine(path: Path, sidecar: Sidecar, *, device: int = 0, driver: Driver | N
     driver = driver or ask_driver()
     if device >= len(driver.gpus):
         problem = driver.problem or f"GPU {device} was asked for and there are {len(driver.gpus)}"
+        onnx = shlex.quote(str(path.with_name(engine.onnx)))
         return Obstacle(
             f"an engine needs an NVIDIA GPU, and {problem}",
-            f"run the ONNX file here instead: etnet infer IMAGES --model {shlex.quote(str(path.with_name(engine.onnx)))}",
+            f"run the ONNX file here instead with: etnet infer IMAGES --model {onnx}",
         )
     gpu = driver.gpus[device]
     return _wrong_gpu(path, sidecar, engine, gpu) or _library(path, sidecar, engine, gpu)
@@ -126,9 +129,10 @@ def _library(path: Path, sidecar: Sidecar, engine: EngineSpec, gpu: Gpu) -> Plac
     if not runtimes:
         return Obstacle(f"{built_with}, which is not installed here", f"install it with: {install_command(engine)}")
     installed = " and ".join(library.title for library in runtimes)
+    again = rebuild_command(path, sidecar)
     return Obstacle(
         f"{built_with}, here is {installed}",
-        f"build it again with: {rebuild_command(path, sidecar)}, or install that version with: {install_command(engine)}",
+        f"build it again with: {again} (or install that version with: {install_command(engine)})",
     )
 
 

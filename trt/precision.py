@@ -43,7 +43,7 @@ def of_network(network: Any) -> dict[str, float]:
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     dequantized = {layer.get_output(0).name for layer in layers if layer.type.name == "DEQUANTIZE"}
-    found = []
+    found: list[str | None] = []
     for layer in layers:
         if layer.type.name not in _COUNTED or layer.num_outputs == 0:
             continue

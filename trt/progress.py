@@ -1,7 +1,7 @@
 """What a build tells while it runs, collected from the library's callbacks; and how it is stopped.
 
-The bindings swallow exceptions that Python raises inside a callback. So callbacks only note things, the build is stopped
-by the monitor's return value, and what went wrong is raised after the build has returned.
+The bindings swallow exceptions that Python raises inside a callback. So callbacks only note things, the build is
+stopped by the monitor's return value, and what went wrong is raised after the build has returned.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class BuildState:
         """Call the observer; its exception stops the build and is kept for later."""
         try:
             getattr(self.observer, method)(*arguments)
-        except BaseException as error:  # noqa: BLE001 - raised again after the build
+        except BaseException as error:
             self.failure = self.failure or error
             self.stop.set()
 

@@ -1,4 +1,4 @@
-"""What a user chooses for an engine, how it is written on a command line, and which choices fit a library and a model."""
+"""What a user chooses for an engine, how that is written on a command line, and what fits a library and a model."""
 
 from __future__ import annotations
 
