@@ -63,9 +63,7 @@ def read_plan(path: Path) -> Sidecar:
             f"MODEL --output {path} --overwrite"
         )
     if sidecar.engine is None:
-        raise ModelFileError(
-            f"{path}: its sidecar describes an ONNX file; build one with: etnet build-engine {path}"
-        )
+        raise ModelFileError(f"{path}: its sidecar describes an ONNX file; build one with: etnet build-engine {path}")
     return sidecar
 
 

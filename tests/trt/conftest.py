@@ -4,6 +4,7 @@ import pytest
 
 from etnet.errors import EnvironmentFault
 from etnet.trt.library import Library, find_builder
+from helpers.fake_tensorrt import FakeTensorRT
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +14,11 @@ def rtx() -> Library:
         return find_builder("tensorrt-rtx")
     except EnvironmentFault as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def full_tensorrt(monkeypatch) -> FakeTensorRT:
+    """Stands in for the package `tensorrt`, which can be neither installed nor run without a GPU."""
+    fake = FakeTensorRT()
+    monkeypatch.setattr("etnet.trt.builder.find_builder", lambda name: fake.library)
+    return fake

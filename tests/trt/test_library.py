@@ -61,7 +61,9 @@ def test_tensorrt_rtx_without_strongly_typed_networks_is_too_old(monkeypatch):
 
 
 def test_members_are_found_by_name_and_missing_ones_are_none(monkeypatch):
-    fake_module(monkeypatch, "tensorrt", "8.6.1", BuilderFlag=enumeration("BuilderFlag", "FP16", "INT8"), Runtime=object)
+    fake_module(
+        monkeypatch, "tensorrt", "8.6.1", BuilderFlag=enumeration("BuilderFlag", "FP16", "INT8"), Runtime=object
+    )
     library = find_builder("tensorrt")
     assert library.member("BuilderFlag", "INT8") is library.module.BuilderFlag.INT8
     assert library.member("BuilderFlag", "VERSION_COMPATIBLE") is None
@@ -76,7 +78,9 @@ def test_a_package_whose_libraries_are_missing_is_an_error_and_not_absent(monkey
         raise FileNotFoundError(f"libnvinfer.so.10: cannot open\nmore about {name}")
 
     monkeypatch.setattr("importlib.import_module", broken)
-    with pytest.raises(EnvironmentFault, match=r"tensorrt is installed but cannot be loaded \(libnvinfer.so.10: cannot"):
+    with pytest.raises(
+        EnvironmentFault, match=r"is installed but cannot be loaded \(libnvinfer\.so\.10: cannot open\)"
+    ):
         find_builder("tensorrt")
 
 

@@ -56,7 +56,7 @@ def test_a_layer_behind_a_dequantisation_runs_in_int8():
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_shares_of_a_real_network(rtx, tmp_path, precision):
-    # 14 convolutions, 13 activations, one enlargement; float32: subtract, divide, two softmaxes, argmax, product, round.
+    # 14 convolutions, 13 activations, one enlargement; in float32: subtract, divide, 2 softmax, argmax, product, round.
     path = write_small_onnx(tmp_path / "model.onnx", precision=precision)
     definition = parse_network(rtx, path, describe(precision, (32, 48), 2), BuildState(SilentObserver()))
     found = of_network(definition.network)

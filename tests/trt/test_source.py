@@ -14,7 +14,7 @@ def test_the_sidecar_is_read_and_checked(tmp_path):
     assert describe_onnx(path).file_sha256 == file_sha256(path)
     with path.open("ab") as stream:
         stream.write(b"x")
-    with pytest.raises(ModelFileError, match="its bytes are not those that model.onnx.json describes"):
+    with pytest.raises(ModelFileError, match=r"its bytes are not those that model\.onnx\.json describes"):
         describe_onnx(path)
 
 
