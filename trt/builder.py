@@ -85,21 +85,36 @@ def build_engine(onnx: Path, output: Path, settings: BuildSettings, progress: Bu
     return run_build(prepare_build(onnx, output, settings), progress)
 
 
-def prepare_build(onnx: Path, output: Path, settings: BuildSettings, *, driver: Driver | None = None) -> PreparedBuild:
-    """Decide everything and refuse what cannot work, before anything takes time; see `build_engine` for the errors."""
-    sidecar = describe_onnx(onnx)
-    library = find_builder(settings.library)
-    check_settings(settings, library)
-    precision = _check_precision(settings, sidecar, library, onnx)
-    spec = resolve_input(settings, sidecar, onnx)
+def prepare_build(
+    onnx: Path,
+    output: Path,
+    settings: BuildSettings,
+    *,
+    sidecar: Sidecar | None = None,
+    driver: Driver | None = None,
+) -> PreparedBuild:
+    """Decide everything and refuse what cannot work, before anything takes time; see `build_engine` for the errors.
+
+    Args:
+        onnx: ONNX file exported by etnet.
+        output: Path of the plan file.
+        settings: What is asked for.
+        sidecar: Description of an ONNX file that is still to be exported; by default that of `onnx`.
+        driver: What the driver says; by default it is asked.
+    """
     driver = driver or ask_driver()
-    if not library.builds_without_gpu and not driver.gpus:
+    if settings.library == "tensorrt" and not driver.gpus:
         raise EnvironmentFault(
-            f"{TITLES[library.name]} measures kernels on the GPU that the engine will run on, but {driver.problem}; "
-            "build on that machine, or ahead of time for GPUs of other machines with: "
+            f"{TITLES[settings.library]} measures kernels on the GPU that the engine will run on, but "
+            f"{driver.problem}; build on that machine, or ahead of time for GPUs of other machines with: "
             f"etnet build-engine {shlex.quote(str(onnx))} --backend tensorrt-rtx"
         )
-    _check_disk(output, onnx.stat().st_size + _SPARE_BYTES)
+    library = find_builder(settings.library)
+    check_settings(settings, library)
+    sidecar = sidecar or describe_onnx(onnx)
+    precision = _check_precision(settings, sidecar, library, onnx)
+    spec = resolve_input(settings, sidecar, onnx)
+    _check_disk(output, (onnx.stat().st_size if onnx.is_file() else 0) + _SPARE_BYTES)
     # Without a choice TensorRT-RTX builds for Ampere and newer; Turing needs an engine of its own.
     targets = settings.targets or tuple(name for name in library.targets if int(name[2:]) >= 80)
     gpu = None if library.builds_without_gpu else driver.gpus[0]
@@ -131,9 +146,14 @@ def run_build(prepared: PreparedBuild, progress: BuildObserver | None = None) ->
 def _check_precision(settings: BuildSettings, sidecar: Sidecar, library: Library, onnx: Path) -> NetworkPrecision:
     wanted = settings.precision or sidecar.precision
     strongly_typed = library.member("NetworkDefinitionCreationFlag", "STRONGLY_TYPED") is not None
+    option = {"fp32": "", "fp16": " --fp16", "int8": " --int8 --calibration IMAGES"}[wanted]
+    if sidecar.precision == "int8" and sidecar.quantized_for == "processor":
+        raise ModelFileError(
+            f"{onnx}: its integers are made for processors, TensorRT needs signed ones; build from the weights with: "
+            f"etnet build-engine {sidecar.source.weights} --int8 --calibration IMAGES --backend {library.name}"
+        )
     if wanted == sidecar.precision or (wanted == "fp16" and sidecar.precision == "fp32" and not strongly_typed):
         return wanted
-    option = {"fp32": "", "fp16": " --fp16", "int8": " --int8 --calibration IMAGES"}[wanted]
     raise ModelFileError(
         f"{onnx}: its network is {sidecar.precision} and {wanted} was asked for, which has to be in the ONNX file; "
         f"export it with: etnet export {sidecar.source.weights}{option}"
