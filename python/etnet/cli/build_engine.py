@@ -119,7 +119,7 @@ def command(
     settings = _settings(_precision(fp16=fp16, int8=int8, fp32=fp32), build_options)
     source = _source(model, settings, calibration, size, dynamic=dynamic)
     target = _target(output_file, source.onnx, overwrite=overwrite or dry_run)
-    prepared = prepare_build(source.onnx, target, settings, sidecar=source.planned)
+    prepared = prepare_build(source.onnx, target, settings, model=model, sidecar=source.planned)
     if dry_run:
         _print_plan(prepared, source)
         return

@@ -175,6 +175,7 @@ def _target(explicit: Path | None, weights: Path, precision: Precision, *, overw
 def choose_size(info: WeightsInfo, size: tuple[int, int] | None, *, dynamic: bool) -> tuple[int, int] | None:
     """The (height, width) to export for, None for free size; what was not chosen is told."""
     from etnet.errors import UsageError
+    from etnet.export.images import suggest_size
 
     if dynamic and size is not None:
         raise UsageError("--size and --dynamic exclude each other; --dynamic takes images of all sizes")
