@@ -328,7 +328,7 @@ def _print_plan(prepared: PreparedBuild, source: _Source) -> None:
         ("With", prepared.library.title),
         ("For", prepared.gpu.name if prepared.gpu else ", ".join(prepared.targets)),
         ("Precision", prepared.precision),
-        *_input_rows(prepared.input),
+        *input_rows(prepared.input),
     ]
     rows += [(name.replace("_", " ").capitalize(), str(value)) for name, value in prepared.settings.recorded().items()]
     _print_rows(rows)
@@ -345,7 +345,7 @@ def _print_summary(built: BuiltEngine) -> None:
         ("Library", f"{engine.library} {engine.library_version}"),
         ("Runs on", engine.gpu or ", ".join(engine.targets)),
         ("Precision", f"{sidecar.precision} (layers: {shares or 'not told by the library'})"),
-        *_input_rows(sidecar.input),
+        *input_rows(sidecar.input),
         ("File", f"{(sidecar.file_bytes or 0) / 1e6:.1f} MB"),
     ]
     if built.comparison is None:
@@ -355,7 +355,8 @@ def _print_summary(built: BuiltEngine) -> None:
     _print_rows(rows)
 
 
-def _input_rows(spec: InputSpec) -> list[tuple[str, str]]:
+def input_rows(spec: InputSpec) -> list[tuple[str, str]]:
+    """Rows of a summary that say what a model takes."""
     if spec.size is not None:
         size = f"{spec.size[0]}x{spec.size[1]}"
     elif spec.size_profile is not None:

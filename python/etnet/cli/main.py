@@ -19,6 +19,7 @@ COMMANDS = {
     "infer": "Segment an image or a folder of images.",
     "export": "Make an ONNX file that runs without PyTorch.",
     "build-engine": "Build a TensorRT engine.",
+    "inspect": "Show what a model file is and whether it runs here.",
 }
 """Commands in the order of a first visit, each with its line in the help; `etnet.cli.<name>` holds it."""
 
