@@ -116,7 +116,8 @@ class EngineRunner:
             UsageError: The engine does not take these images, or it is closed.
             EnvironmentFault: The GPU failed.
         """
-        return next(self.run_many([images], outputs))
+        (results,) = self.run_many([images], outputs)
+        return results
 
     def run_many(
         self, batches: Iterable[UInt8Array], outputs: Sequence[str] | None = None
@@ -137,11 +138,12 @@ class EngineRunner:
                 check_images(self.path, self.sidecar, images.shape, images.dtype.name)
                 slot = worker.slots[number % len(worker.slots)]
                 if slot in under_way:
-                    yield worker.collect(under_way.popleft())
-                worker.submit(slot, images, wanted)
+                    yield self._collect(worker, under_way.popleft())
+                with self._memory.active():
+                    worker.submit(slot, images, wanted)
                 under_way.append(slot)
             while under_way:
-                yield worker.collect(under_way.popleft())
+                yield self._collect(worker, under_way.popleft())
 
     def run_on_gpu(self, images: Any, outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Segment a batch that is on the GPU; nothing is copied to the host.
@@ -158,7 +160,7 @@ class EngineRunner:
         view = self._memory.view(images)
         check_images(self.path, self.sidecar, view.shape, view.dtype.name)
         wanted = self._wanted(outputs)
-        with self._worker() as worker:
+        with self._worker() as worker, self._memory.active():
             return worker.run_on_gpu(view.address, view.shape, wanted)
 
     def close(self) -> None:
@@ -183,6 +185,11 @@ class EngineRunner:
     ) -> None:
         self.close()
 
+    def _collect(self, worker: Worker, slot: Slot) -> dict[str, npt.NDArray[Any]]:
+        # Not around the generator's yields: the caller's own GPU stays current there.
+        with self._memory.active():
+            return worker.collect(slot)
+
     def _wanted(self, outputs: Sequence[str] | None) -> tuple[str, ...]:
         if outputs is None:
             return self.sidecar.outputs
@@ -198,17 +205,17 @@ class EngineRunner:
             if self._loaded is None:
                 raise UsageError(f"{self.path}: the engine was closed")
             worker = self._idle.pop() if self._idle else self._new_worker(self._loaded)
-        with self._memory.active():
-            try:
-                yield worker
-            finally:
-                try:
-                    # After an error, or where a caller took only some of the results.
-                    worker.drain()
-                finally:
-                    with self._changed:
-                        self._idle.append(worker)
-                        self._changed.notify()
+        try:
+            yield worker
+        except BaseException:
+            # Also where the caller of a generator wants no more: what is under way must not meet the next batch.
+            with self._memory.active():
+                worker.drain()
+            raise
+        finally:
+            with self._changed:
+                self._idle.append(worker)
+                self._changed.notify_all()
 
     def _new_worker(self, loaded: Loaded) -> Worker:
         with self._memory.active():
