@@ -10,24 +10,13 @@ import numpy as np
 import pytest
 
 from etnet.errors import EnvironmentFault, ModelFileError, UsageError
-from etnet.sidecar import EngineSpec, InputSpec, Sidecar, file_sha256, write_sidecar
-from etnet.trt.driver import Driver, Gpu
+from etnet.trt.driver import Driver
 from etnet.trt.plan import Placement
 from etnet.trt.runtime import EngineRunner, load_engine
+from helpers.engines import A10, engine_sidecar, write_engine_file
 from helpers.fake_gpu import FakeArray, FakeEngine, FakeGpu, expected_outputs, fake_runtime
-from helpers.onnx_graphs import describe
 
-A10 = Gpu(0, "NVIDIA A10", (8, 6))
 SIZE = (16, 32)
-
-
-def sidecar_of(size=SIZE, batch=(1, 2, 4), profile=None, num_classes=2) -> Sidecar:
-    height, width = size or (None, None)
-    return replace(
-        describe("fp16", size, num_classes),
-        input=InputSpec(height, width, batch, profile),
-        engine=EngineSpec("tensorrt", "10.13.2", "cd" * 32, gpu="NVIDIA A10", compute_capability=(8, 6)),
-    )
 
 
 class Machine:
@@ -38,7 +27,7 @@ class Machine:
         path.write_bytes(b"plan")
         self.gpu = FakeGpu(seed)
         self.engine = FakeEngine(self.gpu, size=size, num_classes=num_classes)
-        self.sidecar = sidecar_of(size, profile=profile, num_classes=num_classes)
+        self.sidecar = engine_sidecar(size, profile=profile, num_classes=num_classes)
         loaded = load_engine(path, self.sidecar, Placement(fake_runtime(self.engine), A10))
         self.runner = EngineRunner(path, self.sidecar, loaded, self.gpu, gpu=A10.name, **options)
 
@@ -167,6 +156,16 @@ def test_graphs_of_many_sizes_are_recorded_again_rather_than_kept(tmp_path):
         assert_outputs(machine.runner.run(images), images)
 
 
+def test_the_graph_of_a_size_in_use_is_kept(tmp_path):
+    machine = Machine(tmp_path, size=None, profile=((16, 16), (32, 32), (64, 128)))
+    usual = random_images(1, (16, 16))
+    machine.runner.run(usual)
+    for number in range(20):
+        machine.runner.run(random_images(1, (16 + 16 * (number % 4), 32 + 16 * (number // 4))))
+        machine.runner.run(usual)
+    assert machine.count("capture") == 1
+
+
 def test_threads_take_a_context_each_and_get_their_own_results(tmp_path):
     machine = Machine(tmp_path, workers=3)
     problems: list[BaseException] = []
@@ -200,6 +199,8 @@ def test_a_caller_that_wants_no_more_leaves_the_worker_clean(machine):
     results = machine.runner.run_many(random_images(seed=seed) for seed in range(6))
     next(results)
     results.close()
+    # Nothing is left that would write into buffers after they were freed.
+    assert not any(stream.queue for stream in machine.gpu.streams.values())
     images = random_images(seed=50)
     assert_outputs(machine.runner.run(images), images)
     assert machine.engine.contexts == 1
@@ -295,10 +296,7 @@ class TestOpening:
 
     @pytest.fixture
     def engine_file(self, tmp_path):
-        path = tmp_path / "model.engine"
-        path.write_bytes(b"plan")
-        write_sidecar(path, replace(sidecar_of(), file_sha256=file_sha256(path), file_bytes=4))
-        return path
+        return write_engine_file(tmp_path / "model.engine")
 
     @pytest.fixture
     def installed(self, monkeypatch):
