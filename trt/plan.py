@@ -101,16 +101,26 @@ def _wrong_gpu(path: Path, sidecar: Sidecar, engine: EngineSpec, gpu: Gpu) -> Ob
     if engine.targets:
         if gpu.target in engine.targets:
             return None
-        return Obstacle(
-            f"was built for compute capabilities {', '.join(engine.targets)}, this {gpu.name} is {gpu.target}",
-            f"build it for this GPU with: {rebuild_command(path, sidecar, target=gpu.target)}",
-        )
+        problem = f"was built for compute capabilities {', '.join(engine.targets)}, this {gpu.name} is {gpu.target}"
+        if _can_target(engine, gpu):
+            return Obstacle(problem, f"build it for this GPU with: {rebuild_command(path, sidecar, target=gpu.target)}")
+        other = rebuild_command(path, sidecar, library="tensorrt")
+        return Obstacle(f"{problem}, for which {TITLES[engine.library]} does not build", f"build it with: {other}")
     same_capability = engine.compute_capability == gpu.compute_capability
     if "hardware:ampere_plus" in engine.compatibility and gpu.compute_capability >= (8, 0):
         return None
     if same_capability and (engine.gpu == gpu.name or "hardware:same_compute_capability" in engine.compatibility):
         return None
     return Obstacle(f"was built on {engine.gpu}, this machine has {gpu.name} ({gpu.target})", again)
+
+
+def _can_target(engine: EngineSpec, gpu: Gpu) -> bool:
+    """Whether the library can build for a GPU; it is believed to where it is not installed."""
+    try:
+        known = [target for library in find_runtimes(engine.library) for target in library.targets]
+    except EnvironmentFault:
+        return True
+    return not known or gpu.target in known
 
 
 def _library(path: Path, sidecar: Sidecar, engine: EngineSpec, gpu: Gpu) -> Placement | Obstacle:

@@ -9,7 +9,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from etnet.sidecar import METADATA_KEY, InputSpec, NetworkPrecision, Sidecar, Source, file_sha256, write_sidecar
+from etnet.sidecar import (
+    METADATA_KEY,
+    InputSpec,
+    NetworkPrecision,
+    QuantizedFor,
+    Sidecar,
+    Source,
+    file_sha256,
+    write_sidecar,
+)
 from helpers.backends import contract
 
 OPSET = 18
@@ -60,6 +69,7 @@ def write_small_onnx(
     layers: int = 12,
     described: bool = True,
     sidecar: bool = True,
+    quantized_for: QuantizedFor | None = None,
 ) -> Path:
     """Write the network: `layers` convolutions at half size, then classes and edges at full size.
 
@@ -71,6 +81,7 @@ def write_small_onnx(
         layers: Number of convolutions between the first and the last.
         described: Whether the metadata say what etnet's export writes there.
         sidecar: Whether a sidecar is written too.
+        quantized_for: What the description says of an int8 file.
     """
     graph = _Graph(precision)
     half = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
@@ -114,7 +125,7 @@ def write_small_onnx(
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=10,
     )
-    description = describe(precision, size, num_classes)
+    description = replace(describe(precision, size, num_classes), quantized_for=quantized_for)
     if described:
         helper.set_model_props(model, {METADATA_KEY: description.to_json()})
     onnx.checker.check_model(model)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,6 +76,17 @@ def test_an_engine_built_ahead_of_time_runs_on_its_targets(installed):
     assert isinstance(found, Obstacle)
     assert "compute capabilities sm80, sm86, this NVIDIA H100 is sm90" in found.problem
     assert "--target sm90" in found.remedy
+
+
+def test_a_gpu_that_the_library_never_builds_for_is_sent_to_full_tensorrt(monkeypatch):
+    known = SimpleNamespace(ComputeCapability=Enum("ComputeCapability", ["SM80", "SM86", "SM120"]))
+    library = Library("tensorrt-rtx", known, "1.7.1.116")
+    monkeypatch.setattr("etnet.trt.plan.find_runtimes", lambda name: [library])
+    found = found_for(RTX, H100)
+    assert isinstance(found, Obstacle)
+    assert "for which TensorRT-RTX does not build" in found.problem
+    assert "--backend tensorrt " in found.remedy
+    assert "--target" not in found.remedy
 
 
 def test_another_version_needs_a_new_build_or_that_version(installed):

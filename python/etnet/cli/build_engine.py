@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from etnet.cli.console import closing_lines, note, output, progress_bar
+from etnet.cli.console import closing_lines, note, print_rows, progress_bar
 from etnet.cli.export import BatchType, SizeType
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ def _print_plan(prepared: PreparedBuild, source: _Source) -> None:
         *input_rows(prepared.input),
     ]
     rows += [(name.replace("_", " ").capitalize(), str(value)) for name, value in prepared.settings.recorded().items()]
-    _print_rows(rows)
+    print_rows(rows)
 
 
 def _print_summary(built: BuiltEngine) -> None:
@@ -352,7 +352,7 @@ def _print_summary(built: BuiltEngine) -> None:
         rows.append(("Compared", f"NO: {built.not_compared}"))
     else:
         rows += figures(built.comparison)
-    _print_rows(rows)
+    print_rows(rows)
 
 
 def input_rows(spec: InputSpec) -> list[tuple[str, str]]:
@@ -365,17 +365,6 @@ def input_rows(spec: InputSpec) -> list[tuple[str, str]]:
         size = "any"
     smallest, best, largest = spec.batch
     return [("Input", size), ("Batch", f"{smallest} to {largest}, best {best}")]
-
-
-def _print_rows(rows: list[tuple[str, str]]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1, 0, 0))
-    for name, value in rows:
-        table.add_row(name, Text(value, overflow="fold"))
-    output().print(table)
 
 
 def _as_values(sidecar: Sidecar, target: Path) -> dict[str, Any]:

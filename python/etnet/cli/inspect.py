@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from etnet.cli.console import messages, output
+from etnet.cli.console import messages, output, print_rows
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from etnet.inference.inspection import Inspection
     from etnet.sidecar import Sidecar
 
@@ -40,8 +38,7 @@ def command(file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json_text(found.to_dict()))
         return
-    output().print(_table(found))
-    # Outside the table, because it is made to be copied.
+    print_rows(_rows(found))
     output().print(Text.assemble(("Next: ", "bold"), _next(found)), soft_wrap=True)
     if found.kind == "engine":
         messages().print(
@@ -51,11 +48,7 @@ def command(file: Path, as_json: bool) -> None:
         )
 
 
-def _table(found: Inspection) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+def _rows(found: Inspection) -> list[tuple[str, str]]:
     description, contract = found.description, found.description.contract
     rows = [
         (TITLES[found.kind], str(description.path)),
@@ -70,11 +63,7 @@ def _table(found: Inspection) -> Table:
     source = description.source
     rows.append(("Trained", f"recipe {source.recipe}, epoch {source.epoch}, etnet {source.etnet_version}"))
     rows += [(f"SHA-256 of {link.kind}", f"{link.sha256[:16]}...  {link.name} ({link.found})") for link in found.chain]
-    table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1, 0, 0))
-    for name, value in rows:
-        if value:
-            table.add_row(name, Text(value, overflow="fold"))
-    return table
+    return rows
 
 
 def _deployed_rows(sidecar: Sidecar) -> list[tuple[str, str]]:

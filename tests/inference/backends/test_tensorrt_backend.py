@@ -8,9 +8,10 @@ import pytest
 from etnet.errors import EnvironmentFault, UsageError
 from etnet.inference.backends.tensorrt_backend import TensorRtBackend, gpu_number, open_model
 from etnet.inference.predictor import Predictor
+from etnet.trt.driver import Driver
 from etnet.trt.plan import Placement
 from etnet.trt.runtime import EngineRunner, load_engine
-from helpers.engines import A10, engine_sidecar
+from helpers.engines import A10, engine_sidecar, write_engine_file
 from helpers.fake_gpu import FakeEngine, FakeGpu, expected_outputs, fake_runtime
 
 
@@ -66,14 +67,9 @@ def test_devices_are_gpus():
 
 
 def test_an_engine_without_a_gpu_is_a_sentence_with_the_way_out(tmp_path, monkeypatch):
-    from etnet.trt.driver import Driver
-    from helpers.engines import write_engine_file
-
     monkeypatch.setattr("etnet.trt.plan.ask_driver", lambda: Driver(problem="no NVIDIA driver is installed"))
     path = write_engine_file(tmp_path / "model.engine")
-    with pytest.raises(
-        EnvironmentFault, match=r"needs an NVIDIA GPU, and no NVIDIA driver.*etnet infer IMAGES --model"
-    ):
+    with pytest.raises(EnvironmentFault, match=r"needs an NVIDIA GPU, and no NVIDIA driver.*etnet infer IMAGES"):
         Predictor.load(path)
     with pytest.raises(UsageError, match="--threads"):
         open_model(path, device="auto", threads=2)
