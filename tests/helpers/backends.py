@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from etnet.inference.backends import Backend, NetworkOutputs, open_backend
 from etnet.inference.model_file import ModelDescription
 from etnet.inference.predictor import Predictor
 from etnet.manifest import read_weights_info
+from etnet.sidecar import sidecar_path
 from etnet.types import Contract, UInt8Array
 from helpers.weights import small_recipe, write_confident
 
@@ -111,18 +113,10 @@ class BackendTester:
     backend = ""
     tolerance = 1e-4
 
-    @pytest.fixture(scope="class", params=["three_classes", "two_classes", "no_edges"])
-    def models(self, request, tmp_path_factory) -> tuple[Path, Path]:
-        """Weights and the file exported from them: three classes of free size, two classes of fixed size."""
-        folder = tmp_path_factory.mktemp(request.param)
-        recipe = small_recipe()
-        if request.param != "three_classes":
-            recipe = small_recipe(class_names=["background", "vessel"])
-        if request.param == "no_edges":
-            recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"use_egm": False})})
-        weights = write_confident(folder / "best.safetensors", recipe)
-        size = None if request.param == "three_classes" else (48, 64)
-        return weights, exported(weights, folder / "model.onnx", size=size)
+    @pytest.fixture(params=["three_classes", "two_classes", "no_edges"])
+    def models(self, request, exported_models) -> tuple[Path, Path]:
+        """Weights and the file exported from them; see `export_kind`."""
+        return exported_models(request.param)
 
     @pytest.fixture
     def running(self, models: tuple[Path, Path]) -> Iterator[Backend]:
@@ -200,6 +194,22 @@ class BackendTester:
         backend.close()
         with pytest.raises(UsageError, match="closed"):
             backend.run(photographs(1, 48, 64))
+
+
+def export_kind(kind: str, folder: Path) -> tuple[Path, Path]:
+    """Weights and the file exported from them: three classes of free size, or two classes for 48x64 pixels."""
+    recipe = small_recipe() if kind == "three_classes" else small_recipe(class_names=["background", "vessel"])
+    if kind == "no_edges":
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"use_egm": False})})
+    weights = write_confident(folder / "best.safetensors", recipe)
+    return weights, exported(weights, folder / "model.onnx", size=None if kind == "three_classes" else (48, 64))
+
+
+def copy_model(model: Path, folder: Path) -> Path:
+    """Copy an exported file and its sidecar."""
+    for path in (model, sidecar_path(model)):
+        shutil.copy(path, folder)
+    return folder / model.name
 
 
 def exported(weights: Path, output: Path, **options: Any) -> Path:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +12,17 @@ from etnet.inference.backends import open_backend
 from etnet.inference.backends.onnxruntime_backend import OnnxRuntimeBackend, read_onnx_description
 from etnet.inference.predictor import Predictor
 from etnet.sidecar import METADATA_KEY, sidecar_path
-from helpers.backends import BackendTester, exported, photographs
-from helpers.weights import small_recipe, write_confident
+from helpers.backends import BackendTester, copy_model, photographs
 
 
 class TestOnnxRuntime(BackendTester):
     backend = "onnxruntime"
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("exported")
-    weights = write_confident(folder / "best.safetensors", small_recipe(class_names=["background", "vessel"]))
-    return exported(weights, folder / "model.onnx", size=(32, 48))
-
-
 @pytest.fixture
-def model(original, tmp_path) -> Path:
-    """A copy that a test may damage."""
-    for path in (original, sidecar_path(original)):
-        shutil.copy(path, tmp_path)
-    return tmp_path / "model.onnx"
+def model(exported_models, tmp_path) -> Path:
+    """A file for two classes and 48x64 pixels that a test may damage."""
+    return copy_model(exported_models("two_classes")[1], tmp_path)
 
 
 def load(path: Path) -> Predictor:
@@ -49,7 +38,7 @@ def test_a_file_is_complete_without_its_sidecar(model):
     sidecar_path(model).unlink()
     alone = load(model)
     assert alone.contract == with_sidecar.contract
-    assert alone.backend.input_size == (32, 48)
+    assert alone.backend.input_size == (48, 64)
     assert alone.description.sha256 == with_sidecar.description.sha256
     assert read_onnx_description(model) == alone.backend.sidecar
 
@@ -110,7 +99,7 @@ def test_a_graph_without_the_described_outputs_is_refused(model):
 def test_the_number_of_threads_is_that_asked_for(model):
     backend = OnnxRuntimeBackend(model, threads=1)
     assert backend._session.get_session_options().intra_op_num_threads == 1
-    one, more = backend.run(photographs(1, 32, 48)), OnnxRuntimeBackend(model, threads=2).run(photographs(1, 32, 48))
+    one, more = backend.run(photographs(1, 48, 64)), OnnxRuntimeBackend(model, threads=2).run(photographs(1, 48, 64))
     np.testing.assert_allclose(one.probabilities, more.probabilities, atol=1e-5)
 
 
@@ -130,8 +119,8 @@ def test_too_little_memory_names_the_size(model, monkeypatch, text):
 
     backend = OnnxRuntimeBackend(model)
     monkeypatch.setattr(backend, "_session", Full())
-    with pytest.raises(EnvironmentFault, match=r"too little memory for 1 image\(s\) of 32x48 pixels"):
-        backend.run(photographs(1, 32, 48))
+    with pytest.raises(EnvironmentFault, match=r"too little memory for 1 image\(s\) of 48x64 pixels"):
+        backend.run(photographs(1, 48, 64))
 
 
 def test_other_errors_of_the_runtime_are_not_hidden(model, monkeypatch):
@@ -142,4 +131,4 @@ def test_other_errors_of_the_runtime_are_not_hidden(model, monkeypatch):
     backend = OnnxRuntimeBackend(model)
     monkeypatch.setattr(backend, "_session", Broken())
     with pytest.raises(RuntimeError, match="a bug"):
-        backend.run(photographs(1, 32, 48))
+        backend.run(photographs(1, 48, 64))

@@ -10,19 +10,19 @@ from etnet.errors import EnvironmentFault, ModelFileError
 from etnet.inference.backends.openvino_backend import OpenVinoBackend
 from etnet.inference.predictor import Predictor
 from etnet.sidecar import sidecar_path
-from helpers.backends import BackendTester, exported, photographs
-from helpers.weights import small_recipe, write_confident
+from helpers.backends import BackendTester, copy_model, photographs
 
 
 class TestOpenVino(BackendTester):
     backend = "openvino"
-    # bfloat16 keeps 8 bits of each number.
-    tolerance = 0.08
+    # bfloat16 keeps 8 bits of each number, and this network was never trained to be sure.
+    tolerance = 0.15
 
 
 @pytest.fixture
-def model(tmp_path) -> Path:
-    return exported(write_confident(tmp_path / "best.safetensors", small_recipe()), tmp_path / "model.onnx", size=None)
+def model(exported_models, tmp_path) -> Path:
+    """A file for three classes and all sizes that a test may damage."""
+    return copy_model(exported_models("three_classes")[1], tmp_path)
 
 
 def test_the_name_says_in_which_precision_it_computes(model):
