@@ -74,7 +74,7 @@ def test_a_half_network_still_normalises_and_decides_in_float32(tmp_path):
 
 
 @pytest.mark.parametrize("encoder", ["test_resnet", "test_efficientnet"])
-def test_folding_changes_no_result_and_leaves_identities(tmp_path, encoder):
+def test_folding_changes_no_result_and_leaves_no_normalisation(tmp_path, encoder):
     network = load_network(write_confident(tmp_path / "best.safetensors", recipe_of(3, encoder=encoder)))
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -83,14 +83,7 @@ def test_folding_changes_no_result_and_leaves_identities(tmp_path, encoder):
         folded = network(image)
     for got, want in zip(folded, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4)
-    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
-    assert norms
-    for norm in norms:
-        features = torch.randn(1, norm.num_features, 2, 2)
-        identity = nn.functional.batch_norm(
-            features, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-        )
-        torch.testing.assert_close(identity, features, rtol=1e-6, atol=1e-6)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
 
 
 def test_a_small_variance_survives_in_half_precision(tmp_path):

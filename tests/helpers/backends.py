@@ -108,10 +108,12 @@ class BackendTester:
     Attributes:
         backend: Its name in the registry.
         tolerance: Largest difference of a probability.
+        share: Share of the pixels for which that holds.
     """
 
     backend = ""
     tolerance = 1e-4
+    share = 1.0
 
     @pytest.fixture(params=["three_classes", "two_classes", "no_edges"])
     def models(self, request, exported_models) -> tuple[Path, Path]:
@@ -129,11 +131,12 @@ class BackendTester:
         images = photographs(count, 48, 64)
         expected = open_backend(models[0], backend="torch", device="cpu").backend.run(images)
         outputs = running.run(images)
-        np.testing.assert_allclose(outputs.probabilities, expected.probabilities, atol=self.tolerance)
+        difference = np.abs(outputs.probabilities - expected.probabilities)
+        assert np.mean(difference <= self.tolerance) >= self.share, difference.max()
         # A label may differ only where two classes are as good as equal.
         ranked = np.sort(expected.probabilities, axis=1)
         sure = ranked[:, -1] - ranked[:, -2] > 2 * self.tolerance
-        np.testing.assert_array_equal(outputs.labels[sure], expected.labels[sure])
+        assert np.mean(outputs.labels[sure] == expected.labels[sure]) >= self.share
         assert len(np.unique(expected.labels)) > 1
         assert sure.mean() > 0.8
         assert (outputs.labels.dtype, outputs.probabilities.dtype) == (np.uint8, np.float32)
@@ -141,7 +144,8 @@ class BackendTester:
             assert outputs.edges is None
         else:
             assert outputs.edges.dtype == np.uint8
-            np.testing.assert_allclose(outputs.edges, expected.edges, atol=255 * self.tolerance + 1)
+            steps = np.abs(outputs.edges.astype(int) - expected.edges)
+            assert np.mean(steps <= 255 * self.tolerance + 1) >= self.share, steps.max()
 
     def test_probabilities_come_only_when_asked_for(self, running):
         images = photographs(2, 48, 64)
