@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -78,9 +79,10 @@ def _classes(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fold_batch_norms(network: nn.Module, example: Tensor) -> None:
-    """Move each batch normalisation into the convolution that feeds it, in float32, in place.
+    """Move each batch normalisation into the convolution that feeds it, in place.
 
-    The normalisation stays as an identity, which exporters drop. Folding in half precision would lose small variances.
+    Exporters fold most of them by themselves, but not all where sizes are free, and in the precision of the network:
+    in half precision small variances would be lost.
 
     Args:
         network: In evaluation mode; computes the same afterwards.
@@ -89,6 +91,7 @@ def fold_batch_norms(network: nn.Module, example: Tensor) -> None:
     # Outputs are kept, so that no two of them share an address.
     convolved: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    names = {layer: name for name, layer in network.named_modules()}
 
     def remember(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(layer, nn.Conv2d):
@@ -107,23 +110,23 @@ def fold_batch_norms(network: nn.Module, example: Tensor) -> None:
         for hook in hooks:
             hook.remove()
         for convolution, norm in pairs:
-            _fold(convolution, norm)
+            if norm.running_mean is not None and norm.running_var is not None:
+                _fold(convolution, norm, norm.running_mean, norm.running_var)
+                network.set_submodule(names[norm], _without_normalisation(norm))
 
 
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    if norm.running_mean is None or norm.running_var is None:
-        return
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
     convolution.weight, convolution.bias = fuse_conv_bn_weights(
         convolution.weight,
         convolution.bias,
-        norm.running_mean,
-        norm.running_var,
+        mean,
+        variance,
         norm.eps,
         norm.weight,
         norm.bias,
     )
-    norm.running_mean.zero_()
-    norm.running_var.fill_(1.0 - norm.eps)
-    if norm.affine:
-        norm.weight.fill_(1.0)
-        norm.bias.zero_()
+
+
+def _without_normalisation(norm: nn.BatchNorm2d) -> nn.Module:
+    """What is left of a normalisation layer: nothing, or in timm's combined layer its activation."""
+    return nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
