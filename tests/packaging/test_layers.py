@@ -15,7 +15,7 @@ import etnet
 PACKAGE = Path(etnet.__file__).parent
 
 LAYERS = {
-    1: {"errors", "types", "config", "manifest", "output", "sidecar", "native", "_native"},
+    1: {"errors", "types", "config", "manifest", "output", "sidecar", "native", "_native", "environment"},
     2: {"ops", "ndops"},
     3: {"data", "models", "losses", "metrics"},
     4: {"trt"},
@@ -34,6 +34,7 @@ WITHOUT_TORCH = [
     "etnet.config.load",
     "etnet.data.edges",
     "etnet.data.io",
+    "etnet.environment.diagnosis",
     "etnet.inference.predictor",
     "etnet.manifest",
     "etnet.metrics.overlap",

@@ -79,11 +79,9 @@ def _program_rows(found: Diagnosis) -> list[tuple[str, str]]:
 
 
 def _machine_rows(machine: Machine, results: ResultsFolder) -> list[tuple[str, str]]:
-    cores = (
-        f"{machine.usable_cores} of {machine.cores} cores"
-        if machine.usable_cores != machine.cores
-        else (_count(machine.cores, "core"))
-    )
+    cores = _count(machine.cores, "core")
+    if machine.usable_cores != machine.cores:
+        cores = f"{machine.usable_cores} of {cores}"
     available = f", {_size(machine.available_memory_bytes)} available" if machine.available_memory_bytes else ""
     access = "can be written" if results.writable else "CANNOT BE WRITTEN"
     return [
@@ -114,7 +112,12 @@ def _native_rows(native_module: NativeModule) -> list[tuple[str, str]]:
     if native_module.cuda:
         cuda = f"nvcc {native_module.cuda} for compute capabilities {native_module.cuda_targets} (the last also as PTX)"
     state = f"ok, interface {native_module.interface}"
-    return [("state", state), ("file", native_module.path or "unknown"), ("C++ compiler", native_module.compiler), ("CUDA kernels", cuda)]
+    return [
+        ("state", state),
+        ("file", native_module.path or "unknown"),
+        ("C++ compiler", native_module.compiler),
+        ("CUDA kernels", cuda),
+    ]
 
 
 def _print_packages(console: Console, group: str, purpose: str, packages: Sequence[Package]) -> None:

@@ -213,7 +213,7 @@ def runs_on(targets: str, compute_capability: str) -> bool:
 def _native_module(outcome: ImportOutcome) -> NativeModule:
     details = outcome.details
     if outcome.error is not None or not details.get("loaded"):
-        reason = outcome.error or details.get("reason", "")
+        reason = details.get("reason") or f"the native module cannot be loaded ({outcome.error})"
         return NativeModule(usable=False, reason=reason, interface=native.INTERFACE)
     build = details["build"]
     return NativeModule(
@@ -272,7 +272,7 @@ def _torch_device(torch: Mapping[str, Any]) -> str:
 def _faults(packages: Sequence[Package], native_module: NativeModule, folder: ResultsFolder) -> list[Finding]:
     faults = []
     if not native_module.usable:
-        faults.append(Finding(f"native module: {native_module.reason}", native.REBUILD))
+        faults.append(Finding(native_module.reason, native.REBUILD))
     for package in packages:
         if package.group == BASE and package.state == "missing":
             faults.append(Finding(f"{package.name} is missing, though every command needs it", install_command(BASE)))

@@ -134,11 +134,11 @@ def judge(wanted: Wanted, outcomes: Mapping[str, ImportOutcome], *, has_gpu: boo
         outcomes: Imports by module; a module that is not in it was not found.
         has_gpu: Whether the driver shows a GPU.
     """
-    version, (state, reason) = None, ("missing", "")
     outcome = outcomes.get(wanted.module)
-    if outcome is not None:
-        version = _recorded_version(wanted.name) or outcome.version
-        state, reason = _state(wanted, outcome, version, has_gpu=has_gpu)
+    if outcome is None:
+        return Package(wanted.name, wanted.group, wanted.requirement, wanted.module, None, "missing")
+    version = _recorded_version(wanted.name) or outcome.version
+    state, reason = _state(wanted, outcome, version, has_gpu=has_gpu)
     return Package(wanted.name, wanted.group, wanted.requirement, wanted.module, version, state, reason)
 
 
