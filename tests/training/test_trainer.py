@@ -14,9 +14,10 @@ from etnet.cli.main import main
 from etnet.config.load import load_recipe
 from etnet.data.datasets import open_dataset
 from etnet.data.io import read_image
-from etnet.errors import CheckFailed, DataError, ModelFileError, UsageError
+from etnet.errors import CheckFailed, DataError, EnvironmentFault, ModelFileError, UsageError
 from etnet.inference.predictor import Predictor
 from etnet.manifest import read_weights_info
+from etnet.training.step import Stepper
 from etnet.training.tracking import SilentObserver
 from helpers.runs import tiny_recipe, tiny_run, write_disc_folder
 
@@ -223,3 +224,39 @@ def test_images_that_join_the_folder_later_do_not_turn_training_images_into_held
     assert held_out & trained, "the folder was grown so that training images would be held out"
     assert result.exit_code == 3
     assert "was trained on" in result.stderr
+
+
+class FailAt(SilentObserver):
+    """Makes every step from an iteration on fail as torch does when a GPU's memory is full."""
+
+    def __init__(self, iteration: int, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        self.iteration, self.monkeypatch, self.error = iteration, monkeypatch, error
+
+    def on_step(self, *, iteration: int, **_: float) -> None:
+        def fail(*_: object) -> None:
+            raise self.error
+
+        if iteration == self.iteration:
+            self.monkeypatch.setattr(Stepper, "_run", fail)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError()],
+    ids=["GPU", "CPU"],
+)
+def test_too_little_memory_names_what_to_lower_and_keeps_the_last_checkpoint(
+    error: Exception, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EnvironmentFault, match=r"train on 2 crops of 32x32 pixels.*--batch-size.*data\.crop_size"):
+        tiny_run(tiny_recipe(), discs, tmp_path / "run", observer=FailAt(4, monkeypatch, error))
+    assert read_weights_info(tmp_path / "run" / "weights" / "last.safetensors").iteration == 3
+
+
+def test_other_errors_of_a_step_are_not_taken_for_too_little_memory(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        tiny_run(
+            tiny_recipe(), discs, tmp_path / "run", observer=FailAt(1, monkeypatch, RuntimeError("shape mismatch"))
+        )
