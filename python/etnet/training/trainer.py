@@ -195,12 +195,11 @@ class _Run:
 
     def execute(self) -> TrainingResult:
         """Train to the end of the recipe, or to a signal."""
-        log = MetricsLog(self.run, keep_until_epoch=self._epoch(self.start)) if self.group.is_main else None
+        keep = self._epoch(self.start)
+        records = MetricsLog(self.run, keep_until_epoch=keep) if self.group.is_main else nullcontext()
         self.observer.on_start(done=self.start, total=self.total)
-        with catch_stop_signals() as stop:
+        with records as log, catch_stop_signals() as stop:
             iteration = self._loop(log, stop)
-        if log is not None:
-            log.close()
         return TrainingResult(self.run, iteration, self.total, self.progress.best_score, stop.signal_number)
 
     def _loop(self, log: MetricsLog | None, stop: StopRequest) -> int:
