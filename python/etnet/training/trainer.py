@@ -22,7 +22,7 @@ from etnet.data.datasets import open_dataset
 from etnet.data.io import write_png
 from etnet.data.loader import build_training_loader
 from etnet.data.preview import training_preview
-from etnet.errors import DataError
+from etnet.errors import CheckFailed, DataError
 from etnet.manifest import WeightsInfo, encode_header, read_weights_info
 from etnet.models import build_model, load_encoder_weights
 from etnet.training.checkpoint import restore_training, save_weights, training_tensors
@@ -259,6 +259,7 @@ class _Run:
             self._save_last(iteration)
 
     def _validate(self, epoch: int, iteration: int) -> dict[str, float]:
+        self._require_finite_weights(iteration)
         scores = validate(self.network, self.validation_set, recipe=self.recipe)
         score = scores.mean_foreground_dice
         if self.progress.best_score is None or score > self.progress.best_score:
@@ -271,11 +272,22 @@ class _Run:
             **vars(self.progress),
             "scaler": self.stepper.scaler.state_dict(),
         }
+        self._require_finite_weights(iteration)
         save_weights(self.last, training_tensors(self.network, self.optimizer), self._header(iteration, state))
 
     def _save_best(self, iteration: int) -> None:
         path = self.run / "weights" / "best.safetensors"
         save_weights(path, self.network.state_dict(), self._header(iteration, {}))
+
+    def _require_finite_weights(self, iteration: int) -> None:
+        """A step may spoil the weights after its own loss was seen to be finite; only the next loss would tell."""
+        spoilt = [name for name, tensor in self.network.state_dict().items() if not tensor.isfinite().all()]
+        if spoilt:
+            raise CheckFailed(
+                f"{self.run}: the weights are not finite after iteration {iteration} ({spoilt[0]} and "
+                f"{len(spoilt) - 1} more), so they were not saved; lower optimizer.base_lr, or set "
+                "optimizer.clip_gradient_norm: 1.0"
+            )
 
     def _header(self, iteration: int, state: Mapping[str, Any]) -> dict[str, str]:
         return encode_header(
