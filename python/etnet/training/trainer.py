@@ -41,6 +41,7 @@ class TrainingResult:
 
     Attributes:
         run: Run folder.
+        data_root: Folder of the data set.
         iterations: Optimizer steps done, earlier parts of a resumed run included.
         total: Steps that the recipe asks for.
         best_score: Highest mean foreground Dice on the held-out images, None without any.
@@ -48,6 +49,7 @@ class TrainingResult:
     """
 
     run: Path
+    data_root: Path
     iterations: int
     total: int
     best_score: float | None
@@ -200,7 +202,9 @@ class _Run:
         self.observer.on_start(done=self.start, total=self.total)
         with records as log, catch_stop_signals() as stop:
             iteration = self._loop(log, stop)
-        return TrainingResult(self.run, iteration, self.total, self.progress.best_score, stop.signal_number)
+        return TrainingResult(
+            self.run, self.data_root, iteration, self.total, self.progress.best_score, stop.signal_number
+        )
 
     def _loop(self, log: MetricsLog | None, stop: StopRequest) -> int:
         loader = build_training_loader(
