@@ -14,6 +14,7 @@ from etnet.cli.main import main
 from etnet.config.load import load_recipe
 from etnet.data.datasets import open_dataset
 from etnet.data.io import read_image
+from etnet.data.mask_values import scan_masks
 from etnet.errors import CheckFailed, DataError, EnvironmentFault, ModelFileError, UsageError
 from etnet.inference.predictor import Predictor
 from etnet.manifest import read_weights_info
@@ -284,3 +285,55 @@ def test_weights_that_the_last_step_spoilt_are_never_saved(
     with pytest.raises(CheckFailed, match=rf"not finite after iteration {total} .*not saved; lower optimizer.base_lr"):
         tiny_run(recipe, discs, run, resume=True)
     assert {path.name: path.read_bytes() for path in (run / "weights").iterdir()} == before
+
+
+class Listener(SilentObserver):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def on_message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def test_a_run_begins_with_its_numbers_of_images(discs: Path, tmp_path: Path) -> None:
+    listener = Listener()
+    tiny_run(tiny_recipe("training.epochs=1"), discs, tmp_path / "run", observer=listener)
+    assert listener.messages[:2] == [
+        f"Training test_resnet on cpu into {tmp_path / 'run'}",
+        "6 training images, 2 held out",
+    ]
+    assert not [text for text in listener.messages if text.startswith("Warning")]
+
+
+def test_a_class_that_no_training_mask_holds_is_warned_of(discs: Path, tmp_path: Path) -> None:
+    listener = Listener()
+    recipe = tiny_recipe(
+        "training.epochs=1", "data.class_names=[background, cup, disc]", "data.mask_values={0: 0, 128: 1, 255: 2}"
+    )
+    tiny_run(recipe, discs, tmp_path / "run", observer=listener)
+    (warning,) = (text for text in listener.messages if text.startswith("Warning"))
+    assert warning.startswith("Warning: no training mask holds cup, so the network")
+
+
+def test_nothing_is_announced_before_the_data_were_checked(discs: Path, tmp_path: Path) -> None:
+    (discs / "masks" / "disc_0.png").unlink()
+    listener = Listener()
+    with pytest.raises(DataError, match="disc_0"):
+        tiny_run(tiny_recipe(), discs, tmp_path / "run", observer=listener)
+    assert listener.messages == []
+
+
+def test_every_mask_is_scanned_once_for_both_splits(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned: list[Path] = []
+
+    def counting(paths):
+        scanned.extend(paths)
+        return scan_masks(paths)
+
+    monkeypatch.setattr("etnet.data.datasets.folder.scan_masks", counting)
+    tiny_run(tiny_recipe("training.epochs=1"), discs, tmp_path / "run")
+    assert sorted(scanned) == sorted((discs / "masks").iterdir())

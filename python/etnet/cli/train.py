@@ -150,7 +150,6 @@ def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None,
     with joined_processes() as group, ExitStack() as stack:
         if run is None and group.is_main:
             run = stack.enter_context(fresh_run_folder(output, recipe.name))
-            note(f"Training {recipe.model.encoder} on {target} into {run}")
         folder = group.agree_on(run)
         observer = stack.enter_context(TrainingDisplay()) if group.is_main else SilentObserver()
         result = train(recipe, data_root=root, run=folder, device=target, observer=observer, resume=resume, group=group)

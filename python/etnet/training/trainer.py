@@ -8,7 +8,7 @@ run stands. An epoch ends with the iteration that completes another pass over th
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 
 from etnet.config.schema import Recipe
 from etnet.data.dataset import SegmentationDataset
-from etnet.data.datasets import open_dataset
+from etnet.data.datasets import open_training_splits
 from etnet.data.io import write_png
 from etnet.data.loader import build_training_loader
 from etnet.data.preview import training_preview
@@ -138,8 +138,7 @@ class _Run:
         group.share_of(recipe.training.batch_size)
         seed = recipe.training.seed
         torch.manual_seed(seed)
-        self.training_set = open_dataset(recipe.data, data_root, "train", seed=seed)
-        self.validation_set = open_dataset(recipe.data, data_root, "validation", seed=seed)
+        self.training_set, self.validation_set = open_training_splits(recipe.data, data_root, seed=seed)
         for index in range(len(self.validation_set)):
             # Decoded once now: a damaged held-out image must not end the run at its first validation.
             self.validation_set.load(index)
@@ -173,7 +172,8 @@ class _Run:
         report = load_encoder_weights(self.network, self.recipe.model.encoder_weights)
         if not self.group.is_main:
             return
-        self.observer.on_message(report.summary())
+        for sentence in (*self._what_is_trained(), report.summary()):
+            self.observer.on_message(sentence)
         write_run_description(
             self.run,
             self.recipe,
@@ -182,6 +182,18 @@ class _Run:
             validation_ids=self.validation_set.ids,
         )
         write_png(self.run / "training_samples.png", training_preview(self.training_set, self.recipe))
+
+    def _what_is_trained(self) -> Iterator[str]:
+        yield f"Training {self.recipe.model.encoder} on {self.device} into {self.run}"
+        count = len(self.training_set)
+        yield f"{count} training {'image' if count == 1 else 'images'}, {len(self.validation_set)} held out"
+        names = self.recipe.data.class_names
+        absent = [name for index, name in enumerate(names) if index not in self.training_set.classes_present]
+        if absent:
+            yield (
+                f"Warning: no training mask holds {', '.join(absent)}, so the network will not learn that; "
+                "see data.class_names and data.mask_values"
+            )
 
     def restore(self) -> None:
         """Take up the run where `last` left it."""
