@@ -201,4 +201,4 @@ def test_drive_is_scored_over_the_whole_image_and_inside_the_field_of_view(here,
     regions = json.loads((here / "out/metrics.json").read_text("utf-8"))["regions"]
     assert regions["whole_image"]["pooled"]["pixels"] == 584 * 565
     assert 0.6 * 584 * 565 < regions["field_of_view"]["pooled"]["pixels"] < 0.75 * 584 * 565
-    assert "Inside the field of view, 1 images" in result.stdout
+    assert "Inside the field of view, 1 image " in result.stdout

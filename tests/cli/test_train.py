@@ -121,7 +121,7 @@ def test_resuming_with_another_recipe_names_the_keys(discs: Path) -> None:
     etnet("train", "--recipe", "folder", "--data", discs, *SETTINGS, "--epochs", "1", "--output", "run")
     result = etnet("train", "--resume", "--output", "run", "--set", "loss.alpha=0.5")
     assert result.exit_code == 2
-    assert "loss.alpha differ(s)" in sentence_of(result)
+    assert "run was started with other values of loss.alpha;" in sentence_of(result)
 
 
 def test_an_unknown_option_or_command_names_the_nearest() -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from etnet.cli.console import output
+from etnet.cli.console import counted, output
 
 if TYPE_CHECKING:
     from etnet.environment.diagnosis import Ability, Diagnosis, Driver, Finding, NativeModule
@@ -79,7 +79,7 @@ def _program_rows(found: Diagnosis) -> list[tuple[str, str]]:
 
 
 def _machine_rows(machine: Machine, results: ResultsFolder) -> list[tuple[str, str]]:
-    cores = _count(machine.cores, "core")
+    cores = counted(machine.cores, "core")
     if machine.usable_cores != machine.cores:
         cores = f"{machine.usable_cores} of {cores}"
     available = f", {_size(machine.available_memory_bytes)} available" if machine.available_memory_bytes else ""
@@ -154,17 +154,13 @@ def _print_verdict(console: Console, found: Diagnosis) -> None:
     for ability in found.backends:
         if not ability.possible:
             console.print(Text.assemble(("Cannot run: ", "bold"), f"{ability.name}: {ability.note}"), soft_wrap=True)
-    broken = _count(len(found.faults), "thing") + (" are" if len(found.faults) > 1 else " is")
+    broken = counted(len(found.faults), "thing") + (" are" if len(found.faults) > 1 else " is")
     state = Text(f"{broken} broken, see above", "bold red") if found.faults else Text("all that is installed works")
     console.print(Text.assemble(("Verdict:    ", "bold"), state), soft_wrap=True)
 
 
 def _verdict(ability: Ability) -> str:
     return f"yes, on the {ability.note}" if ability.possible else f"no: {ability.note}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _size(number: int | None) -> str:

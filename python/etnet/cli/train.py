@@ -121,7 +121,7 @@ def _run_to_resume(
     changed = sorted(set(_differences(info.recipe, recipe)) - RESUMABLE)
     if changed:
         raise UsageError(
-            f"--resume: {', '.join(changed)} differ(s) from the recipe that {run} was started with; "
+            f"--resume: {run} was started with other values of {', '.join(changed)}; "
             "leave --recipe and --set away, or start a new run"
         )
     return run, recipe, Path(info.data_root)
