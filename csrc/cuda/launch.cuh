@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <string>
 
-#include "etnet/ops/lovasz_softmax_cuda.hpp"
+#include "etnet/error.hpp"
 
 namespace etnet {
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from etnet.ops.weighted_block import weighted_block
+
 
 def upsample(features: Tensor, scale: int) -> Tensor:
     """Enlarge a feature map `scale` times, bilinear, `align_corners=False`.
@@ -106,9 +108,12 @@ class WeightedBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Weigh a map [N, channels, H, W]; returns the same shape."""
-        context = features.mean(dim=(2, 3), keepdim=True)
-        weights = torch.sigmoid(self.expand(functional.relu(self.reduce(context))))
-        return features * weights
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            context = features.mean(dim=(2, 3), keepdim=True)
+            weights = torch.sigmoid(self.expand(functional.relu(self.reduce(context))))
+            return features * weights
+        reduce, expand = self.reduce, self.expand
+        return weighted_block(features, reduce.weight.flatten(1), reduce.bias, expand.weight.flatten(1), expand.bias)
 
 
 def initialize_blocks(module: nn.Module) -> None:
