@@ -11,6 +11,16 @@
 #include "half_precision.hpp"
 #include "huge_pages.hpp"
 
+// Compiled for each of these instruction sets; the loader takes the best that the processor has. Results are the same:
+// the order of all sums is fixed, and no product is contracted with a sum.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
+#define ETNET_VECTOR_CLONES __attribute__((target_clones("avx2", "default")))
+#define ETNET_INTO_CLONE __attribute__((always_inline))
+#else
+#define ETNET_VECTOR_CLONES
+#define ETNET_INTO_CLONE
+#endif
+
 namespace etnet {
 namespace {
 
@@ -42,7 +52,7 @@ struct Rows {
 
 // Sum of term(0)..term(count - 1). The 32 partial sums have the same order for vectors of any width.
 template <class Term>
-inline double sum_run(int64_t count, const Term& term) {
+ETNET_INTO_CLONE inline double sum_run(int64_t count, const Term& term) {
     constexpr int64_t kLanes = 32;
     double total = 0.0;
     for (int64_t first = 0; first < count; first += kRun) {
@@ -63,7 +73,7 @@ inline double sum_run(int64_t count, const Term& term) {
 
 // Adds term(pixel, channel) over pixels 0..count - 1 to sums[channel], four pixels at a time.
 template <class Term>
-inline void sum_pixels(int64_t count, int64_t channels, float* sums, const Term& term) {
+ETNET_INTO_CLONE inline void sum_pixels(int64_t count, int64_t channels, float* sums, const Term& term) {
     std::fill_n(sums, channels, 0.0F);
     int64_t p = 0;
     for (; p + 4 <= count; p += 4) {
@@ -91,7 +101,7 @@ class MapPasses {
     }
 
     // Sums over the pixels, of x or of g x: `partial` [pieces, C] for channels-last maps, otherwise `sums` [C] itself.
-    void sum(const Image<T>& image, int64_t piece, float* partial, float* sums) const {
+    ETNET_VECTOR_CLONES void sum(const Image<T>& image, int64_t piece, float* partial, float* sums) const {
         const T* x = image.x;
         const T* g = image.gradient_out;
         if (channels_last_) {
@@ -133,7 +143,7 @@ class MapPasses {
     }
 
     // out = x scale, or the gradient of x = g scale + shift.
-    void scale(const Image<T>& image, int64_t piece, const float* scale, const float* shift) const {
+    ETNET_VECTOR_CLONES void scale(const Image<T>& image, int64_t piece, const float* scale, const float* shift) const {
         const T* from = backward_ ? image.gradient_out : image.x;
         T* out = image.out;
         if (channels_last_) {
@@ -157,7 +167,7 @@ class MapPasses {
     }
 
   private:
-    void scale_pixel(const T* __restrict__ from, T* __restrict__ out, const float* __restrict__ scale,
+    ETNET_INTO_CLONE void scale_pixel(const T* __restrict__ from, T* __restrict__ out, const float* __restrict__ scale,
                      const float* __restrict__ shift) const {
         if (backward_) {
             for (int64_t c = 0; c < channels_; ++c) narrow(widen(from[c]) * scale[c] + shift[c], out[c]);
