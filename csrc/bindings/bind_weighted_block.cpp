@@ -19,10 +19,14 @@ constexpr std::size_t kAlignment = 64;
 WeightedBlockSizes sizes_of(std::int64_t images, std::int64_t channels, std::int64_t hidden, std::int64_t height,
                             std::int64_t width, bool channels_last, const std::string& type,
                             const std::string& parameter_type, int threads) {
-    return {images,        channels,
-            hidden,        height,
-            width,         channels_last,
-            float_type_of(type, "type"), float_type_of(parameter_type, "parameter_type"),
+    return {images,
+            channels,
+            hidden,
+            height,
+            width,
+            channels_last,
+            float_type_of(type, "type"),
+            float_type_of(parameter_type, "parameter_type"),
             threads};
 }
 
@@ -77,8 +81,8 @@ WeightedBlockArguments backward_arguments(const WeightedBlockSizes& sizes, const
     return arguments;
 }
 
-void forward(const WeightedBlockSizes& sizes, std::uintptr_t x, std::uintptr_t w1, std::uintptr_t b1,
-             std::uintptr_t w2, std::uintptr_t b2, std::uintptr_t state, std::uintptr_t out, std::uintptr_t workspace,
+void forward(const WeightedBlockSizes& sizes, std::uintptr_t x, std::uintptr_t w1, std::uintptr_t b1, std::uintptr_t w2,
+             std::uintptr_t b2, std::uintptr_t state, std::uintptr_t out, std::uintptr_t workspace,
              std::int64_t workspace_bytes) {
     const Inputs inputs{x, w1, w2, state, workspace, workspace_bytes};
     const WeightedBlockArguments arguments = forward_arguments(sizes, inputs, kAlignment, b1, b2, out);
@@ -127,9 +131,9 @@ void bind_cuda(py::module_& module) {
                arg("w2"), arg("b2"), arg("state"), arg("out"), arg("workspace"), arg("workspace_bytes"), arg("stream"),
                "Enqueues the forward pass on a stream. See csrc/include/etnet/ops/weighted_block_cuda.hpp.");
     module.def("weighted_block_backward_cuda", &enqueue_backward, arg("sizes"), py::kw_only(), arg("x"), arg("w1"),
-               arg("w2"), arg("state"), arg("gradient_out"), arg("gradient_x"), arg("gradient_w1"),
-               arg("gradient_b1"), arg("gradient_w2"), arg("gradient_b2"), arg("workspace"), arg("workspace_bytes"),
-               arg("stream"), "Enqueues the backward pass on a stream.");
+               arg("w2"), arg("state"), arg("gradient_out"), arg("gradient_x"), arg("gradient_w1"), arg("gradient_b1"),
+               arg("gradient_w2"), arg("gradient_b2"), arg("workspace"), arg("workspace_bytes"), arg("stream"),
+               "Enqueues the backward pass on a stream.");
 }
 #else
 void bind_cuda(py::module_&) {}

@@ -4,7 +4,7 @@
 namespace etnet {
 void bind_lovasz(pybind11::module_& module);
 void bind_weighted_block(pybind11::module_& module);
-}
+}  // namespace etnet
 
 #ifndef ETNET_WITH_CUDA
 #define ETNET_WITH_CUDA ""

@@ -1,4 +1,5 @@
-// The two 16-bit formats: widened to float32 exactly, narrowed to the nearest (ties to even). Loops over them vectorise.
+// The two 16-bit formats: widened to float32 exactly, narrowed to the nearest (ties to even). Loops over them
+// vectorise.
 #pragma once
 
 #include <cstdint>
@@ -48,7 +49,8 @@ inline void narrow(float value, BrainFloat& out) {
 }
 inline void narrow(float value, HalfFloat& out) {
     const std::uint32_t magnitude = bits_of(value) & 0x7FFFFFFFU;
-    // From 2^-14: the bias of the exponent changes from 127 to 15, 13 bits are rounded off; 65520 and above carry to inf.
+    // From 2^-14: the bias of the exponent changes from 127 to 15, 13 bits are rounded off; 65520 and above carry to
+    // inf.
     const std::uint32_t normal = (magnitude - 0x38000000U + 0xFFFU + ((magnitude >> 13) & 1U)) >> 13;
     // Below 2^-14: in 0.5..1 the last place of float32 is 2^-24, that of the denormals of float16.
     const std::uint32_t denormal = bits_of(float_of(magnitude) + 0.5F) - 0x3F000000U;

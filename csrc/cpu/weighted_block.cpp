@@ -115,9 +115,8 @@ class MapPasses {
                 return;
             }
             g += first * channels;
-            sum_pixels(count, channels, row, [=](int64_t p, int64_t c) {
-                return widen(x[p * channels + c]) * widen(g[p * channels + c]);
-            });
+            sum_pixels(count, channels, row,
+                       [=](int64_t p, int64_t c) { return widen(x[p * channels + c]) * widen(g[p * channels + c]); });
             return;
         }
         for (int64_t c = piece * kPieceRows; c < std::min(channels_, (piece + 1) * kPieceRows); ++c) {
@@ -168,7 +167,7 @@ class MapPasses {
 
   private:
     ETNET_INTO_CLONE void scale_pixel(const T* __restrict__ from, T* __restrict__ out, const float* __restrict__ scale,
-                     const float* __restrict__ shift) const {
+                                      const float* __restrict__ shift) const {
         if (backward_) {
             for (int64_t c = 0; c < channels_; ++c) narrow(widen(from[c]) * scale[c] + shift[c], out[c]);
         } else {
@@ -308,12 +307,8 @@ class Block {
     Rows rows_of(int64_t image) const {
         float* state = arguments_.state + image * (2 * sizes_.channels + sizes_.hidden);
         float* own = workspace_ + sizes_.images * layout_.partial + image * layout_.image;
-        return {state,
-                state + sizes_.channels,
-                state + sizes_.channels + sizes_.hidden,
-                own,
-                own + sizes_.channels,
-                own + sizes_.channels + sizes_.hidden};
+        return {state, state + sizes_.channels, state + sizes_.channels + sizes_.hidden,
+                own,   own + sizes_.channels,   own + sizes_.channels + sizes_.hidden};
     }
 
     void sum(const Image<T>& image, int64_t index, int threads, float* sums) const {

@@ -3,7 +3,8 @@
 // A row is a channel of an image (contiguous maps). A piece is a part of a row, or of the pixels of a channels-last
 // image; an image has at most kPieces of them, whose sums are added in their order. Both passes cut the map the same
 // way; the second takes the pieces from the last to the first, because the first pass leaves the last ones in L2.
-#include <algorithm>
+#include <cstring>
+#include <type_traits>
 
 #include "etnet/ops/weighted_block_cuda.hpp"
 #include "etnet/weighted_block_check.hpp"
@@ -14,15 +15,17 @@ namespace etnet {
 namespace {
 
 constexpr int kWarp = 32;
-constexpr int kRowThreads = 128;     // four warps, each with a piece of its own
-constexpr int kColumnRows = 8;       // pixels that a block of the channels-last passes reads side by side
-constexpr int kSmallThreads = 512;   // of the block that does an image's small products
-constexpr int kOuterThreads = 256;   // of the blocks that make the parameters' gradients
+constexpr int kRowThreads = 128;    // four warps, each with a piece of its own
+constexpr int kColumnRows = 8;      // pixels that a block of the channels-last passes reads side by side
+constexpr int kSmallThreads = 512;  // of the block that does an image's small products
+constexpr int kOuterThreads = 256;  // of the blocks that make the parameters' gradients
 constexpr std::int64_t kPieces = 64;
-constexpr std::int64_t kRowPiece = 2048;   // numbers; a multiple of what a warp reads at once in any format
-constexpr std::int64_t kPixelPiece = 64;   // pixels; a multiple of kColumnRows
+constexpr std::int64_t kRowPiece = 2048;  // numbers; a multiple of what a warp reads at once in any format
+constexpr std::int64_t kPixelPiece = 64;  // pixels; a multiple of kColumnRows
 constexpr int kVectorBytes = 16;
-constexpr int kBatch = 4;  // vectors that a thread asks for before it waits for the first
+constexpr int kBatch = 4;      // vectors that a thread asks for before it waits for the first
+constexpr int kRowBlocks = 8;  // at a time: without saying so, the compiler aims at more and runs out of registers
+constexpr int kColumnBlocks = 3;
 
 // How an image is cut.
 struct Cut {
@@ -45,72 +48,86 @@ struct Map {
     const T* from;
     const T* other;
     T* out;
-    const float* scale;           // of image 0
-    std::int64_t scale_stride;    // from image to image
-    const float* shift;           // [N, C], or nullptr
+    const float* scale;         // of image 0
+    std::int64_t scale_stride;  // from image to image
+    const float* shift;         // [N, C], or nullptr
 };
 
-// `size` neighbouring numbers, read and written at once; a vector's address is a multiple of its size.
+// `size` neighbouring numbers as they lie in memory, read and written at once: 16 bytes, or one number.
 template <class T, int size>
-struct alignas(sizeof(T) * size) Vector {
-    T values[size];
-};
+using Raw = std::conditional_t<size == 1, T, uint4>;
 
 template <class T, int size>
-__device__ Vector<T, size> load(const T* from) {
-    return *reinterpret_cast<const Vector<T, size>*>(from);
+__device__ Raw<T, size> load(const T* from) {
+    return *reinterpret_cast<const Raw<T, size>*>(from);
+}
+
+template <class T, int size>
+__device__ void unpack(const Raw<T, size>& raw, float* numbers) {
+    T narrow_numbers[size];
+    memcpy(narrow_numbers, &raw, sizeof raw);
+#pragma unroll
+    for (int i = 0; i < size; ++i) numbers[i] = widen(narrow_numbers[i]);
 }
 
 // Adds from, or from * other, at first, first + step, ... below end to sums[i] for the i-th number of the vectors.
 template <class T, int size, bool product>
 __device__ void add_up(const T* from, const T* other, std::int64_t first, std::int64_t end, std::int64_t step,
                        std::int64_t stride, float* sums) {
-    for (std::int64_t p = first; p < end; p += kBatch * step) {
-        Vector<T, size> vectors[kBatch];
-        Vector<T, size> others[kBatch];
+    constexpr int kTogether = product ? kBatch / 2 : kBatch;
+#pragma unroll 1
+    for (std::int64_t p = first; p < end; p += kTogether * step) {
+        Raw<T, size> raw[kTogether];
+        Raw<T, size> raw_other[kTogether];
 #pragma unroll
-        for (int k = 0; k < kBatch; ++k) {
+        for (int k = 0; k < kTogether; ++k) {
             if (p + k * step >= end) continue;
-            vectors[k] = load<T, size>(from + (p + k * step) * stride);
-            if (product) others[k] = load<T, size>(other + (p + k * step) * stride);
+            raw[k] = load<T, size>(from + (p + k * step) * stride);
+            if (product) raw_other[k] = load<T, size>(other + (p + k * step) * stride);
         }
 #pragma unroll
-        for (int k = 0; k < kBatch; ++k) {
+        for (int k = 0; k < kTogether; ++k) {
             if (p + k * step >= end) continue;
+            float numbers[size];
+            float others[size];
+            unpack<T, size>(raw[k], numbers);
+            if (product) unpack<T, size>(raw_other[k], others);
 #pragma unroll
-            for (int i = 0; i < size; ++i) {
-                const float value = widen(vectors[k].values[i]);
-                sums[i] += product ? value * widen(others[k].values[i]) : value;
-            }
+            for (int i = 0; i < size; ++i) sums[i] += product ? numbers[i] * others[i] : numbers[i];
         }
     }
 }
 
 template <class T, int size, bool shifted>
-__device__ void store_scaled(const Vector<T, size>& vector, const float* scale, const float* shift, T* out) {
-    Vector<T, size> result;
+__device__ void store_scaled(const Raw<T, size>& raw, const float* scale, const float* shift, T* out) {
+    float numbers[size];
+    unpack<T, size>(raw, numbers);
+    T results[size];
 #pragma unroll
     for (int i = 0; i < size; ++i) {
-        const float scaled = widen(vector.values[i]) * scale[i];
-        narrow(shifted ? scaled + shift[i] : scaled, result.values[i]);
+        const float scaled = numbers[i] * scale[i];
+        narrow(shifted ? scaled + shift[i] : scaled, results[i]);
     }
-    *reinterpret_cast<Vector<T, size>*>(out) = result;
+    Raw<T, size> packed;
+    memcpy(&packed, results, sizeof packed);
+    *reinterpret_cast<Raw<T, size>*>(out) = packed;
 }
 
 // out = from * scale (+ shift) at the same places.
 template <class T, int size, bool shifted>
 __device__ void scale_all(const T* from, T* out, std::int64_t first, std::int64_t end, std::int64_t step,
                           std::int64_t stride, const float* scale, const float* shift) {
+#pragma unroll 1
     for (std::int64_t p = first; p < end; p += kBatch * step) {
-        Vector<T, size> vectors[kBatch];
+        Raw<T, size> raw[kBatch];
 #pragma unroll
         for (int k = 0; k < kBatch; ++k) {
-            if (p + k * step < end) vectors[k] = load<T, size>(from + (p + k * step) * stride);
+            if (p + k * step < end) raw[k] = load<T, size>(from + (p + k * step) * stride);
         }
 #pragma unroll
         for (int k = 0; k < kBatch; ++k) {
             if (p + k * step < end) {
-                store_scaled<T, size, shifted>(vectors[k], scale, shift, out + (p + k * step) * stride);
+                store_scaled<T, size, shifted>(raw[k], scale, shift, out + (p + k * step) * stride);
             }
         }
     }
@@ -129,7 +146,8 @@ __device__ std::int64_t warp_index() {
 
 // partial [N, C, pieces]: sums of from, or of from * other, over a piece of a row. `size` divides P.
 template <class T, int size, bool product>
-__global__ void __launch_bounds__(kRowThreads) sum_rows(Map<T> map, Cut cut, std::int64_t rows, float* partial) {
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks)
+    sum_rows(Map<T> map, Cut cut, std::int64_t rows, float* partial) {
     const std::int64_t index = warp_index();
     if (index >= rows * cut.pieces) return;  // the whole warp
     const std::int64_t row = index / cut.pieces;
@@ -149,7 +167,7 @@ __global__ void __launch_bounds__(kRowThreads) sum_rows(Map<T> map, Cut cut, std
 
 // out = from * scale, or from * scale + shift.
 template <class T, int size, bool shifted>
-__global__ void __launch_bounds__(kRowThreads) scale_rows(Map<T> map, Cut cut, std::int64_t rows) {
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks) scale_rows(Map<T> map, Cut cut, std::int64_t rows) {
     const std::int64_t index = rows * cut.pieces - 1 - warp_index();
     if (index < 0) return;
     const std::int64_t row = index / cut.pieces;
@@ -193,7 +211,7 @@ __device__ ColumnPlace column_place(const Cut& cut, std::int64_t block, int size
 
 // partial [N, pieces, C]: sums over the pixels of a piece. `size` divides C.
 template <class T, int size, bool product>
-__global__ void __launch_bounds__(kWarp* kColumnRows) sum_columns(Map<T> map, Cut cut, float* partial) {
+__global__ void __launch_bounds__(kWarp* kColumnRows, kColumnBlocks) sum_columns(Map<T> map, Cut cut, float* partial) {
     __shared__ float room[kColumnRows][kWarp * size];
     const ColumnPlace place = column_place(cut, blockIdx.x, size);
     const bool inside = place.channel < cut.channels;  // with `size` dividing C, the whole vector is
@@ -218,7 +236,7 @@ __global__ void __launch_bounds__(kWarp* kColumnRows) sum_columns(Map<T> map, Cu
 }
 
 template <class T, int size, bool shifted>
-__global__ void __launch_bounds__(kWarp* kColumnRows) scale_columns(Map<T> map, Cut cut) {
+__global__ void __launch_bounds__(kWarp* kColumnRows, kColumnBlocks) scale_columns(Map<T> map, Cut cut) {
     const ColumnPlace place = column_place(cut, static_cast<std::int64_t>(gridDim.x) - 1 - blockIdx.x, size);
     if (place.channel >= cut.channels) return;
     float scale[size];
@@ -242,8 +260,7 @@ struct Partial {
 
     __device__ float total(std::int64_t image, std::int64_t channel) const {
         const std::int64_t step = channels_last ? channels : 1;
-        const float* piece =
-            sums + image * channels * pieces + (channels_last ? channel : channel * pieces);
+        const float* piece = sums + image * channels * pieces + (channels_last ? channel : channel * pieces);
         float sum = 0.0F;
 #pragma unroll 8
         for (std::int64_t i = 0; i < pieces; ++i) sum += piece[i * step];
@@ -429,8 +446,8 @@ class MapPasses {
             launch("weighted_block: sum_columns", sum_columns<T, size, backward>, column_blocks(size),
                    dim3(kWarp, kColumnRows), 0, stream_, map_, cut_, partial);
         } else {
-            launch("weighted_block: sum_rows", sum_rows<T, size, backward>, row_blocks(), kRowThreads, 0, stream_,
-                   map_, cut_, rows(), partial);
+            launch("weighted_block: sum_rows", sum_rows<T, size, backward>, row_blocks(), kRowThreads, 0, stream_, map_,
+                   cut_, rows(), partial);
         }
     }
 
@@ -478,8 +495,12 @@ class DeviceBlock {
     template <class T, class Parameter>
     void backward() const {
         const T* gradient = static_cast<const T*>(arguments_.gradient_out);
-        const Map<T> map{static_cast<const T*>(arguments_.x), gradient, static_cast<T*>(arguments_.gradient_x), scale(),
-                         state_stride(), memory_.shift};
+        const Map<T> map{static_cast<const T*>(arguments_.x),
+                         gradient,
+                         static_cast<T*>(arguments_.gradient_x),
+                         scale(),
+                         state_stride(),
+                         memory_.shift};
         MapPasses<T, true> passes(sizes_, map, gradient, stream_);
         passes.sum(memory_.partial);
         launch("weighted_block: chain", chain<Parameter>, sizes_.images, kSmallThreads, 0, stream_, arrays_, partial_,
@@ -524,9 +545,8 @@ void with_type(FloatType type, const Body& body) {
 // Calls body with a number of the type of the map and one of the type of the parameters.
 template <class Body>
 void with_types(const WeightedBlockSizes& sizes, const Body& body) {
-    with_type(sizes.type, [&](auto number) {
-        with_type(sizes.parameter_type, [&](auto parameter) { body(number, parameter); });
-    });
+    with_type(sizes.type,
+              [&](auto number) { with_type(sizes.parameter_type, [&](auto parameter) { body(number, parameter); }); });
 }
 
 }  // namespace
@@ -539,17 +559,15 @@ std::int64_t weighted_block_cuda_workspace_bytes(const WeightedBlockSizes& sizes
 void weighted_block_cuda(const WeightedBlockArguments& arguments, void* stream) {
     check_forward(arguments, weighted_block_cuda_workspace_bytes(arguments.sizes));
     const DeviceBlock block(arguments, static_cast<cudaStream_t>(stream));
-    with_types(arguments.sizes, [&](auto number, auto parameter) {
-        block.forward<decltype(number), decltype(parameter)>();
-    });
+    with_types(arguments.sizes,
+               [&](auto number, auto parameter) { block.forward<decltype(number), decltype(parameter)>(); });
 }
 
 void weighted_block_backward_cuda(const WeightedBlockArguments& arguments, void* stream) {
     check_backward(arguments, weighted_block_cuda_workspace_bytes(arguments.sizes));
     const DeviceBlock block(arguments, static_cast<cudaStream_t>(stream));
-    with_types(arguments.sizes, [&](auto number, auto parameter) {
-        block.backward<decltype(number), decltype(parameter)>();
-    });
+    with_types(arguments.sizes,
+               [&](auto number, auto parameter) { block.backward<decltype(number), decltype(parameter)>(); });
 }
 
 }  // namespace etnet
