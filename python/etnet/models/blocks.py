@@ -107,7 +107,11 @@ class WeightedBlock(nn.Module):
         self.expand = nn.Conv2d(inner, channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Weigh a map [N, channels, H, W]; returns the same shape."""
+        """Weigh a map [N, channels, H, W]; returns the same shape.
+
+        By the operator `etnet.ops.weighted_block`; compilers and exporters see the plain formula, which the ones fuse
+        with its neighbours and the others can write down.
+        """
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             context = features.mean(dim=(2, 3), keepdim=True)
             weights = torch.sigmoid(self.expand(functional.relu(self.reduce(context))))

@@ -267,17 +267,29 @@ def _run_weighted_block(function: str, x: Tensor, w1: Tensor, tensors: dict[str,
         sizes, needed = _weighted_block_sizes("weighted_block_cuda_workspace_bytes", 1, *key)
         scratch = _scratch(needed, x.device)
         getattr(kernels, function + "_cuda")(
-            sizes, x=x.data_ptr(), **addresses, workspace=scratch.data_ptr(), workspace_bytes=needed,
+            sizes,
+            x=x.data_ptr(),
+            **addresses,
+            workspace=scratch.data_ptr(),
+            workspace_bytes=needed,
             stream=torch.cuda.current_stream().cuda_stream,
         )
 
 
 @functools.lru_cache(maxsize=256)
 def _weighted_block_sizes(
-    function: str, threads: int, images: int, channels: int, height: int, width: int, hidden: int,
-    layout: torch.memory_format, dtype: torch.dtype, parameter_type: torch.dtype,
+    function: str,
+    threads: int,
+    images: int,
+    channels: int,
+    height: int,
+    width: int,
+    hidden: int,
+    layout: torch.memory_format,
+    dtype: torch.dtype,
+    parameter_type: torch.dtype,
 ) -> tuple[Any, int]:
-    """Sizes of a call and the scratch memory that it needs, kept because a network asks for the same again and again."""
+    """Sizes of a call and the scratch memory that it needs; kept, because a network asks for the same ones again."""
     kernels = native.require()
     sizes = kernels.WeightedBlockSizes(
         images=images,

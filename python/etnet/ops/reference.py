@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch.nn import functional
 
 from etnet.errors import DataError
 
@@ -223,18 +224,18 @@ def weighted_block(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) ->
     Returns:
         x * sigmoid(w2 relu(w1 mean(x) + b1) + b2), [N, C, H, W], of the type of `x`.
     """
-    with torch.autocast(x.device.type, enabled=False):
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        w1, b1, w2, b2 = (parameter.to(wide) for parameter in (w1, b1, w2, b2))
-        features = x.to(wide)
-        hidden = torch.relu(features.mean(dim=(2, 3)) @ w1.T + b1)
-        scale = torch.sigmoid(hidden @ w2.T + b2)
-        return (features * scale[:, :, None, None]).to(x.dtype)
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return weighted_block(x, w1, b1, w2, b2)
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    w1, b1, w2, b2 = (parameter.to(wide) for parameter in (w1, b1, w2, b2))
+    features = x.to(wide)
+    hidden = torch.relu(functional.linear(features.mean(dim=(2, 3)), w1, b1))
+    scale = torch.sigmoid(functional.linear(hidden, w2, b2))
+    return (features * scale[:, :, None, None]).to(x.dtype)
 
 
-def weighted_block_with_state(
-    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
-) -> tuple[Tensor, Tensor]:
+def weighted_block_with_state(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[Tensor, Tensor]:
     """The result of `weighted_block`, and mean, hidden units and scale of every image for the backward pass.
 
     Args:

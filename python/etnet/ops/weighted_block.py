@@ -12,19 +12,17 @@ mean, hidden units and scale of every image.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from etnet import native
-from etnet.errors import UsageError
+from etnet.errors import EnvironmentFault, UsageError
 from etnet.ops import _launch, reference
 
 _LIBRARY = torch.library.Library("etnet", "FRAGMENT")
-_LIBRARY.define(
-    "weighted_block(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2) -> (Tensor out, Tensor state)"
-)
+_LIBRARY.define("weighted_block(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2) -> (Tensor out, Tensor state)")
 _LIBRARY.define(
     "weighted_block_backward(Tensor gradient, Tensor x, Tensor state, Tensor w1, Tensor w2) -> "
     "(Tensor gradient_x, Tensor gradient_w1, Tensor gradient_b1, Tensor gradient_w2, Tensor gradient_b2)"
@@ -32,13 +30,23 @@ _LIBRARY.define(
 
 _Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
+Method = Literal["auto", "native", "reference"]
+"""How the block is computed, see `weighted_block`."""
 
-def weighted_block(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+PLAIN_BELOW = {"training": 2**18, "inference": 2**23}
+"""Numbers of a float32 map on the CPU below which plain torch is faster than the kernel, with and without gradient."""
+
+
+def weighted_block(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, method: Method = "auto") -> Tensor:
     """Weighs the channels of a map by its global context: x * sigmoid(w2 relu(w1 mean(x) + b1) + b2) (paper Fig. 2b).
 
     Everything between reading `x` and writing the result is float32, also under autocast: parameters may stay float32
     beside a map of half precision, and no copy of them in lower precision is made. The result does not depend on the
     number of threads, and is the same on every run. Gradients may be differentiated again.
+
+    On the CPU `"auto"` takes the twin where measurement found it faster (`PLAIN_BELOW`): for small float32 maps, where
+    the call costs more than the work, and without gradient for float32 maps up to 32 MiB, where the twin's three passes
+    are as few as the kernel's. The two differ in the last places.
 
     Args:
         x: Map [N, C, H, W], float32, float16 or bfloat16, contiguous or channels-last (anything else is copied);
@@ -47,13 +55,15 @@ def weighted_block(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) ->
         b1: Its bias [R].
         w2: Matrix [C, R] of the second one.
         b2: Its bias [C].
+        method: `"native"` is the kernel; `"reference"` plain torch; `"auto"` the faster one of those that there are.
 
     Returns:
         The weighed map [N, C, H, W], of the type and layout of `x`.
 
     Raises:
-        UsageError: Shapes, types or devices do not fit.
+        UsageError: Shapes, types or devices do not fit, or the method is unknown.
         DataError: The map has more than 2^33 numbers.
+        EnvironmentFault: `"native"` was asked for where there is no kernel.
 
     Example:
         >>> x = torch.ones(1, 2, 3, 3)
@@ -62,7 +72,11 @@ def weighted_block(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) ->
         9.0
     """
     _check(x, {"w1": w1, "b1": b1, "w2": w2, "b2": b2})
-    if x.dtype not in _launch.FLOAT_TYPES or x.device.type not in ("cpu", "cuda"):
+    if method not in get_args(Method):
+        raise UsageError(f"weighted_block: method is {method!r}; expected one of {', '.join(get_args(Method))}")
+    if method == "native":
+        _require_kernel(x)
+    elif method == "reference" or _twin_is_better(x, (x, w1, b1, w2, b2)):
         return reference.weighted_block(x, w1, b1, w2, b2)
     if not w1.dtype == b1.dtype == w2.dtype == b2.dtype or w1.dtype not in _launch.FLOAT_TYPES:
         w1, b1, w2, b2 = w1.float(), b1.float(), w2.float(), b2.float()
@@ -88,6 +102,29 @@ def _check(x: Tensor, parameters: dict[str, Tensor]) -> None:
             raise UsageError(f"weighted_block: {name} is on {parameter.device}, x on {x.device}; move one of them")
 
 
+def _twin_is_better(x: Tensor, inputs: tuple[Tensor, ...]) -> bool:
+    if x.dtype not in _launch.FLOAT_TYPES or x.device.type not in ("cpu", "cuda"):
+        return True
+    if x.device.type == "cuda" or x.dtype != torch.float32:
+        return False
+    trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    return x.numel() < PLAIN_BELOW["training" if trains else "inference"]
+
+
+def _require_kernel(x: Tensor) -> None:
+    device = x.device.type
+    if x.dtype not in _launch.FLOAT_TYPES or not _kernel_is_there(device):
+        raise EnvironmentFault(
+            f"weighted_block: method 'native' has no kernel for {x.dtype} on {device}; use method 'auto'"
+        )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _kernel_is_there(device: str) -> bool:
+    native.require()
+    return device == "cpu" or (device == "cuda" and native.has_cuda())
+
+
 def _has_kernel(device: str) -> bool:
     return native.has_cuda() if device == "cuda" else native.module() is not None
 
@@ -106,14 +143,14 @@ def _shapes(x: Tensor, w1: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
 
 def _run_backward(gradient: Tensor, x: Tensor, state: Tensor, w1: Tensor, w2: Tensor) -> _Gradients:
     if x.numel() == 0:
-        gx, gw1, gb1, gw2, gb2 = (tensor.zero_() for tensor in _backward_shapes(gradient, x, state, w1, w2))
+        gx, gw1, gb1, gw2, gb2 = (tensor.zero_() for tensor in _launch.weighted_block_gradients_like(x, w1, w2))
         return gx, gw1, gb1, gw2, gb2
     if _has_kernel(x.device.type):
         return _launch.weighted_block_backward(gradient, x, state, w1, w2)
     return reference.weighted_block_backward(gradient, x, state, w1, w2)
 
 
-def _backward_shapes(gradient: Tensor, x: Tensor, state: Tensor, w1: Tensor, w2: Tensor) -> _Gradients:
+def _backward_shapes(_: Tensor, x: Tensor, __: Tensor, w1: Tensor, w2: Tensor) -> _Gradients:
     return _launch.weighted_block_gradients_like(x, w1, w2)
 
 
