@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -112,12 +114,12 @@ class WeightedBlock(nn.Module):
         By the operator `etnet.ops.weighted_block`; compilers and exporters see the plain formula, which the ones fuse
         with its neighbours and the others can write down.
         """
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             context = features.mean(dim=(2, 3), keepdim=True)
             weights = torch.sigmoid(self.expand(functional.relu(self.reduce(context))))
             return features * weights
-        reduce, expand = self.reduce, self.expand
-        return weighted_block(features, reduce.weight.flatten(1), reduce.bias, expand.weight.flatten(1), expand.bias)
+        w1, w2 = self.reduce.weight.flatten(1), self.expand.weight.flatten(1)
+        return weighted_block(features, w1, cast("Tensor", self.reduce.bias), w2, cast("Tensor", self.expand.bias))
 
 
 def initialize_blocks(module: nn.Module) -> None:
