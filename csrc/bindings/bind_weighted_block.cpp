@@ -17,7 +17,7 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 
 WeightedBlockSizes sizes_of(std::int64_t images, std::int64_t channels, std::int64_t hidden, std::int64_t height,
-                            std::int64_t width, bool channels_last, const std::string& type,
+                            std::int64_t width, bool channels_last, const std::string& x_type,
                             const std::string& parameter_type, int threads) {
     return {images,
             channels,
@@ -25,7 +25,7 @@ WeightedBlockSizes sizes_of(std::int64_t images, std::int64_t channels, std::int
             height,
             width,
             channels_last,
-            float_type_of(type, "type"),
+            float_type_of(x_type, "x_type"),
             float_type_of(parameter_type, "parameter_type"),
             threads};
 }
@@ -145,7 +145,7 @@ void bind_weighted_block(py::module_& module) {
     using py::arg;
     py::class_<WeightedBlockSizes>(module, "WeightedBlockSizes", "Sizes and formats of a call.")
         .def(py::init(&sizes_of), py::kw_only(), arg("images"), arg("channels"), arg("hidden"), arg("height"),
-             arg("width"), arg("channels_last"), arg("type"), arg("parameter_type"), arg("threads"));
+             arg("width"), arg("channels_last"), arg("x_type"), arg("parameter_type"), arg("threads"));
     module.def("weighted_block_workspace_bytes", &weighted_block_workspace_bytes, arg("sizes"),
                "Bytes of scratch memory, aligned to 64, that either pass needs.");
     module.def("weighted_block", &forward, arg("sizes"), py::kw_only(), arg("x"), arg("w1"), arg("b1"), arg("w2"),

@@ -26,10 +26,10 @@ namespace {
 
 using std::int64_t;
 
-constexpr int64_t kNumbersPerThread = 1 << 17;  // below this a second thread costs more than it brings
-constexpr int64_t kRun = 2048;                  // numbers of a channel that are summed in float32
-constexpr int64_t kPiecePixels = 256;           // pixels of a channels-last map that are summed in float32
-constexpr int64_t kPieceRows = 4;               // channels of a contiguous map that one thread takes at a time
+constexpr int64_t kNumbersPerThread = 1 << 17;    // below this a second thread costs more than it brings
+constexpr int64_t kRun = 2048;                    // numbers of a channel that are summed in float32
+constexpr int64_t kPiecePixels = 256;             // pixels of a channels-last map that are summed in float32
+constexpr int64_t kPieceRows = 4;                 // channels of a contiguous map that one thread takes at a time
 constexpr int64_t kHugeBytes = int64_t{1} << 25;  // from here on allocators hand out fresh memory every time
 
 // The numbers of one image in memory order, [C, P] or [P, C].

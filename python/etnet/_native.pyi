@@ -63,7 +63,7 @@ class WeightedBlockSizes:
         height: int,
         width: int,
         channels_last: bool,
-        type: str,
+        x_type: str,
         parameter_type: str,
         threads: int,
     ) -> None: ...

@@ -380,14 +380,14 @@ class TestRefusals:
             ({"images": 0}, r"sizes \[0, 6, 3, 4\] must all be at least 1"),
             ({"images": 2**20, "height": 2**20}, r"more than 2\^33 numbers; split the batch"),
             ({"hidden": 0}, r"0 hidden channels for 6 channels; expected 1..357913941"),
-            ({"type": "float64"}, "type is 'float64'; expected float32, float16 or bfloat16"),
+            ({"x_type": "float64"}, "x_type is 'float64'; expected float32, float16 or bfloat16"),
             ({"threads": 0}, "threads is 0; expected at least 1"),
         ],
     )
     def test_native_sizes_outside_their_limits_are_refused(self, changes, message):
         sizes = {
             "images": 2, "channels": 6, "hidden": 3, "height": 3, "width": 4, "channels_last": False,
-            "type": "float32", "parameter_type": "float32", "threads": 1,
+            "x_type": "float32", "parameter_type": "float32", "threads": 1,
         }  # fmt: skip
         kernels = native.require()
         with pytest.raises(ValueError, match=message):
@@ -406,7 +406,7 @@ class TestRefusals:
     def test_wrong_buffers_are_refused_before_memory_is_touched(self, changes, message):
         kernels = native.require()
         sizes = kernels.WeightedBlockSizes(
-            images=2, channels=6, hidden=3, height=3, width=4, channels_last=True, type="float32",
+            images=2, channels=6, hidden=3, height=3, width=4, channels_last=True, x_type="float32",
             parameter_type="float32", threads=1,
         )  # fmt: skip
         buffers = dict.fromkeys(("x", "w1", "b1", "w2", "b2", "state", "out", "workspace"), 64)

@@ -298,7 +298,7 @@ def _weighted_block_sizes(
         height=height,
         width=width,
         channels_last=layout == torch.channels_last,
-        type=_name(dtype),
+        x_type=_name(dtype),
         parameter_type=_name(parameter_type),
         threads=threads,
     )
