@@ -67,7 +67,8 @@ def has_cuda() -> bool:
 def _warn_once() -> None:
     _, reason = _load()
     warnings.warn(
-        f"{reason}; results stay the same, but losses and weighted blocks are computed by slower PyTorch code; {_REBUILD}.",
+        f"{reason}; results stay the same, but losses and weighted blocks are computed by slower PyTorch code; "
+        f"{_REBUILD}.",
         NativeMissingWarning,
         stacklevel=4,
     )
