@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etnet.ops.weighted_block import weighted_block
+from etnet.ops.weighted_block import twin_is_better, weighted_block
 
 
 def upsample(features: Tensor, scale: int) -> Tensor:
@@ -111,10 +111,11 @@ class WeightedBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Weigh a map [N, channels, H, W]; returns the same shape.
 
-        By the operator `etnet.ops.weighted_block`; compilers and exporters see the plain formula, which the ones fuse
-        with its neighbours and the others can write down.
+        By the operator `etnet.ops.weighted_block` where that is faster. Compilers and exporters see the plain formula,
+        which the ones fuse with its neighbours and the others can write down.
         """
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if traced or twin_is_better(features, trains=torch.is_grad_enabled()):
             context = features.mean(dim=(2, 3), keepdim=True)
             weights = torch.sigmoid(self.expand(functional.relu(self.reduce(context))))
             return features * weights

@@ -76,8 +76,10 @@ def weighted_block(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *,
         raise UsageError(f"weighted_block: method is {method!r}; expected one of {', '.join(get_args(Method))}")
     if method == "native":
         _require_kernel(x)
-    elif method == "reference" or _twin_is_better(x, (x, w1, b1, w2, b2)):
-        return reference.weighted_block(x, w1, b1, w2, b2)
+    else:
+        trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, w1, b1, w2, b2))
+        if method == "reference" or twin_is_better(x, trains=trains):
+            return reference.weighted_block(x, w1, b1, w2, b2)
     if not w1.dtype == b1.dtype == w2.dtype == b2.dtype or w1.dtype not in _launch.FLOAT_TYPES:
         w1, b1, w2, b2 = w1.float(), b1.float(), w2.float(), b2.float()
     out: Tensor = torch.ops.etnet.weighted_block(x, w1, b1, w2, b2)[0]
@@ -102,12 +104,20 @@ def _check(x: Tensor, parameters: dict[str, Tensor]) -> None:
             raise UsageError(f"weighted_block: {name} is on {parameter.device}, x on {x.device}; move one of them")
 
 
-def _twin_is_better(x: Tensor, inputs: tuple[Tensor, ...]) -> bool:
+def twin_is_better(x: Tensor, *, trains: bool) -> bool:
+    """Whether `method="auto"` computes the map `x` in plain torch.
+
+    Args:
+        x: Map [N, C, H, W].
+        trains: Whether a gradient is wanted.
+
+    Returns:
+        True where there is no kernel for its type and device, or where the plain formula was measured to be faster.
+    """
     if x.dtype not in _launch.FLOAT_TYPES or x.device.type not in ("cpu", "cuda"):
         return True
-    if x.device.type == "cuda" or x.dtype != torch.float32:
+    if x.dtype != torch.float32 or x.is_cuda:
         return False
-    trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     return x.numel() < PLAIN_BELOW["training" if trains else "inference"]
 
 
