@@ -57,6 +57,15 @@ def print_rows(rows: Iterable[tuple[str, str]]) -> None:
         output().print(Text.assemble((name.ljust(width + 2), "bold"), value), soft_wrap=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "image"), counted(2, "image")
+    ('1 image', '2 images')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def closing_lines(results: Path, next_command: str, *, to_stderr: bool = False) -> None:
     """End a command: where its results are and what to run next.
 
