@@ -107,8 +107,8 @@ def prepare_build(
     driver = driver or ask_driver()
     if settings.library == "tensorrt" and not driver.gpus:
         raise EnvironmentFault(
-            f"{TITLES[settings.library]} measures kernels on the GPU that the engine will run on, but "
-            f"{driver.problem}; build on that machine, or ahead of time for GPUs of other machines with: "
+            f"{TITLES[settings.library]} measures kernels on the GPU that the engine will run on, and none can be used "
+            f"here ({driver.problem}); build on that machine, or ahead of time for GPUs of other machines with: "
             f"{_command(model or onnx, settings)} --backend tensorrt-rtx"
         )
     library = find_builder(settings.library)

@@ -86,10 +86,10 @@ def examine(path: Path, sidecar: Sidecar, *, device: int = 0, driver: Driver | N
         raise ValueError("only an engine is placed on a GPU")
     driver = driver or ask_driver()
     if device >= len(driver.gpus):
-        problem = driver.problem or f"GPU {device} was asked for and there are {len(driver.gpus)}"
+        problem = driver.problem or f"number {device} was asked for, there are {len(driver.gpus)}"
         onnx = shlex.quote(str(path.with_name(engine.onnx)))
         return Obstacle(
-            f"an engine needs an NVIDIA GPU, and {problem}",
+            f"an engine needs an NVIDIA GPU, and none can be used here ({problem})",
             f"run the ONNX file here instead with: etnet infer IMAGES --model {onnx}",
         )
     gpu = driver.gpus[device]

@@ -24,7 +24,7 @@ from etnet.trt.settings import BuildSettings
 from helpers.onnx_graphs import describe, write_small_onnx
 
 RTX = BuildSettings("tensorrt-rtx")
-NO_GPU = Driver(problem="no NVIDIA driver is installed (libcuda.so.1 was not found)")
+NO_GPU = Driver(problem="no NVIDIA driver")
 
 
 class Recorder(SilentObserver):

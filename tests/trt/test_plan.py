@@ -121,19 +121,19 @@ def test_a_library_that_is_not_installed_is_named_with_both_packages(installed):
 
 
 def test_without_a_gpu_the_onnx_file_is_the_way_out(installed):
-    found = examine(PATH, sidecar(replace(RTX, onnx="model-fp16.onnx")), driver=Driver(problem="there is no driver"))
+    found = examine(PATH, sidecar(replace(RTX, onnx="model-fp16.onnx")), driver=Driver(problem="no NVIDIA driver"))
     assert str(found) == (
-        "an engine needs an NVIDIA GPU, and there is no driver; run the ONNX file here instead with: "
-        "etnet infer IMAGES --model runs/model-fp16.onnx"
+        "an engine needs an NVIDIA GPU, and none can be used here (no NVIDIA driver); run the ONNX file here "
+        "instead with: etnet infer IMAGES --model runs/model-fp16.onnx"
     )
     with pytest.raises(EnvironmentFault, match=r"^runs/model.engine: an engine needs"):
-        place(PATH, sidecar(RTX), driver=Driver(problem="there is no driver"))
+        place(PATH, sidecar(RTX), driver=Driver(problem="no NVIDIA driver"))
 
 
 def test_a_gpu_number_that_is_not_there_is_named(installed):
     found = examine(PATH, sidecar(FULL), device=1, driver=Driver((A10,)))
     assert isinstance(found, Obstacle)
-    assert "GPU 1 was asked for and there are 1" in found.problem
+    assert "number 1 was asked for, there are 1" in found.problem
 
 
 def test_the_command_that_builds_again_is_one_that_the_command_line_takes():

@@ -325,7 +325,7 @@ class TestOpening:
         [
             (lambda path: path.write_bytes(b"plaN"), Driver((A10,)), "its bytes are not those"),
             (lambda path: path.with_name("model.engine.json").unlink(), Driver((A10,)), "has no sidecar"),
-            (lambda path: None, Driver(problem="no NVIDIA driver is installed"), "needs an NVIDIA GPU"),
+            (lambda path: None, Driver(problem="no NVIDIA driver"), "needs an NVIDIA GPU"),
             (lambda path: None, Driver((replace(A10, name="NVIDIA L4", compute_capability=(8, 9)),)), "was built on"),
         ],
         ids=["changed byte", "no sidecar", "no GPU", "other GPU"],

@@ -56,7 +56,11 @@ def build_checked(
         CheckFailed: The engine loses more; nothing is left under its name.
     """
     if not prepared.driver.gpus:
-        return BuiltEngine(run_build(prepared, observer), None, f"it runs on a GPU only, and {prepared.driver.problem}")
+        return BuiltEngine(
+            run_build(prepared, observer),
+            None,
+            f"it runs on a GPU only, and none can be used here ({prepared.driver.problem})",
+        )
     if not images:
         return BuiltEngine(run_build(prepared, observer), None, "no images were given; name some with --verify DIR")
     output = prepared.output
