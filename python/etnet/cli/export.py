@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from etnet.export.images import RunImages
     from etnet.inference.compare import Comparison, ComparisonImage
     from etnet.manifest import WeightsInfo
-    from etnet.sidecar import Sidecar
+    from etnet.sidecar import QuantizedFor, Sidecar
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -64,6 +64,13 @@ class BatchType(click.ParamType[tuple[int, int, int]]):
     help="Folder of 20 to 200 images like those that will be segmented; int8 takes its number ranges from them.",
 )
 @click.option(
+    "--int8-for",
+    type=click.Choice(("processor", "tensorrt")),
+    default="processor",
+    show_default=True,
+    help="Which kind of integers: processors and TensorRT want different ones.",
+)
+@click.option(
     "--size",
     type=SizeType(),
     help="Size of the network's input, multiples of 16 [default: that of the run's images, else 512x512].",
@@ -101,6 +108,7 @@ def command(
     fp16: bool,
     int8: bool,
     calibration: Path | None,
+    int8_for: QuantizedFor,
     size: tuple[int, int] | None,
     dynamic: bool,
     batch: tuple[int, int, int],
@@ -128,11 +136,13 @@ def command(
 
     precision = _precision(fp16, int8, calibration)
     weights = resolve_model(model or newest_model())
+    _require_weights(weights)
     info = read_weights_info(weights)
     target = _target(output_file, weights, precision, overwrite=overwrite)
     chosen = choose_size(info, size, dynamic=dynamic)
     images = [] if no_verify else comparison_images(info, verify, chosen)
-    request = ExportRequest(weights, target, precision, chosen, batch, calibration_images(info, calibration, chosen))
+    calibrating = calibration_images(info, calibration, chosen)
+    request = ExportRequest(weights, target, precision, chosen, batch, calibrating, int8_for)
     note(f"Exporting {weights} as {precision}{_where_compared(images)}")
     with progress_bar() as bar:
         task = bar.add_task("Comparing with PyTorch", total=len(images), visible=bool(images))
@@ -156,6 +166,16 @@ def _precision(fp16: bool, int8: bool, calibration: Path | None) -> Precision:
     if calibration is not None and not int8:
         raise UsageError("--calibration is used by --int8 only; add --int8 or leave it out")
     return "int8" if int8 else "fp16" if fp16 else "fp32"
+
+
+def _require_weights(path: Path) -> None:
+    from etnet.errors import ModelFileError
+    from etnet.inference.backends import choose_backend
+
+    if choose_backend(path) != "torch":
+        raise ModelFileError(
+            f"{path}: is already a deployed model; etnet export takes the run directory or weights file behind it"
+        )
 
 
 def _target(explicit: Path | None, weights: Path, precision: Precision, *, overwrite: bool) -> Path:

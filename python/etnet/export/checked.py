@@ -31,7 +31,7 @@ class ExportRequest:
         size: (height, width) that the network takes; None for all multiples of 16.
         batch: Smallest, best and largest batch of the engine built from the file.
         calibration: Images [H, W, 3], uint8, that show int8 the range of every layer; unused otherwise.
-        quantized_for: Kind of runtime that an int8 file is for.
+        quantized_for: Runtime of an int8 file; unused otherwise.
     """
 
     weights: Path

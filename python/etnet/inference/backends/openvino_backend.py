@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import openvino
 
+from etnet.errors import UsageError
 from etnet.inference.backends import NetworkOutputs, OpenedModel
 from etnet.inference.backends.onnx_file import (
     refuse_damaged,
@@ -37,10 +38,17 @@ class OpenVinoBackend:
 
     Raises:
         ModelFileError: The file is missing, damaged, not from etnet, or has other bytes than its sidecar says.
+        UsageError: The file holds int8 for TensorRT.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         self.sidecar = read_onnx_description(path)
+        if self.sidecar.quantized_for == "tensorrt":
+            # OpenVINO's handling of signed activations with float biases gave wrong masks where it was tried.
+            raise UsageError(
+                f"{path}: int8 for TensorRT, which OpenVINO does not compute rightly; export one for processors with: "
+                "etnet export RUN --int8 --calibration DIR"
+            )
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
