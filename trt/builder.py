@@ -153,7 +153,7 @@ def run_build(prepared: PreparedBuild, progress: BuildObserver | None = None) ->
 def _check_precision(settings: BuildSettings, sidecar: Sidecar, library: Library, onnx: Path) -> NetworkPrecision:
     wanted = settings.precision or sidecar.precision
     strongly_typed = library.member("NetworkDefinitionCreationFlag", "STRONGLY_TYPED") is not None
-    option = {"fp32": "", "fp16": " --fp16", "int8": " --int8 --calibration IMAGES"}[wanted]
+    option = {"fp32": "", "fp16": " --fp16", "int8": " --int8 --calibration IMAGES --int8-for tensorrt"}[wanted]
     if sidecar.precision == "int8" and sidecar.quantized_for == "processor":
         raise ModelFileError(
             f"{onnx}: its integers are made for processors, TensorRT needs signed ones; build from the weights with: "

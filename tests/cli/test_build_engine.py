@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from etnet.cli.main import main
 from etnet.errors import EnvironmentFault
-from etnet.sidecar import read_sidecar
+from etnet.sidecar import file_sha256, read_sidecar
 from etnet.trt.driver import Driver
 from etnet.trt.library import find_builder
+from helpers.backends import photographs
 from helpers.onnx_graphs import write_small_onnx
 from helpers.weights import small_recipe, write_header_only
 
@@ -91,6 +94,49 @@ def test_a_dry_run_from_weights_names_the_export_on_the_way(tmp_path):
     assert f"Would export {weights} to {tmp_path / 'run' / 'model-fp16.onnx'}" in shown
     assert "Input 64x96" in shown
     assert not list(tmp_path.rglob("*.onnx"))
+
+
+@pytest.mark.usefixtures("rtx")
+def test_weights_are_exported_on_the_way_and_the_file_serves_the_next_build(exported_models, tmp_path):
+    weights = tmp_path / "run" / "weights" / "best.safetensors"
+    weights.parent.mkdir(parents=True)
+    shutil.copy(exported_models("two_classes")[0], weights)
+    words = (tmp_path / "run", "--fp16", "--backend", "tensorrt-rtx", "--size", "48x64")
+    first = build(*words)
+    assert first.exit_code == 0, first.output
+    onnx, engine = tmp_path / "run" / "model-fp16.onnx", tmp_path / "run" / "model-fp16.engine"
+    assert read_sidecar(engine).engine.onnx_sha256 == file_sha256(onnx)
+    assert read_sidecar(engine).source.weights_sha256 == file_sha256(weights)
+    written = onnx.stat().st_mtime_ns
+    second = build(*words, "--output", tmp_path / "run" / "turing.engine", "--target", "sm75")
+    assert second.exit_code == 0, second.output
+    assert f"Using {onnx}, which was exported from these weights" in second.stderr
+    assert onnx.stat().st_mtime_ns == written
+    # Another size would replace the file that the first engine came from.
+    third = build(*words[:-1], "64x64", "--output", tmp_path / "run" / "other.engine")
+    assert third.exit_code == 2
+    assert "would be replaced on the way" in third.stderr
+
+
+@pytest.mark.usefixtures("rtx")
+def test_integers_are_calibrated_on_a_folder_of_images(exported_models, tmp_path):
+    weights = tmp_path / "best.safetensors"
+    shutil.copy(exported_models("two_classes")[0], weights)
+    (tmp_path / "images").mkdir()
+    for index, image in enumerate(photographs(3, 48, 64)):
+        Image.fromarray(image).save(tmp_path / "images" / f"{index}.png")
+    words = (weights, "--int8", "--backend", "tensorrt-rtx", "--size", "48x64", "--calibration", tmp_path / "images")
+    (tmp_path / "images" / "3.png").write_bytes(b"no image")
+    refused = build(*words)
+    assert refused.exit_code == 3
+    assert "3.png" in refused.stderr
+    assert not list(tmp_path.glob("*.onnx"))
+    (tmp_path / "images" / "3.png").unlink()
+    result = build(*words)
+    assert result.exit_code == 0, result.output
+    sidecar = read_sidecar(tmp_path / "model-int8-tensorrt.engine")
+    assert (sidecar.precision, sidecar.quantized_for) == ("int8", "tensorrt")
+    assert sidecar.engine.layer_precisions["int8"] > 0.5
 
 
 @pytest.mark.usefixtures("rtx")

@@ -206,7 +206,7 @@ def test_another_precision_than_that_of_the_graph_is_refused_with_the_export(tmp
     onnx = write_small_onnx(tmp_path / "model.onnx", layers=1)
     with pytest.raises(ModelFileError, match=r"its network is fp32 and fp16 was asked for.*--fp16$"):
         prepare_build(onnx, tmp_path / "model.engine", replace(RTX, precision="fp16"))
-    with pytest.raises(ModelFileError, match=r"--int8 --calibration IMAGES$"):
+    with pytest.raises(ModelFileError, match=r"--int8 --calibration IMAGES --int8-for tensorrt$"):
         prepare_build(onnx, tmp_path / "model.engine", replace(RTX, precision="int8"))
 
 
