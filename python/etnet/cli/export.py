@@ -130,6 +130,7 @@ def command(
     command ends with exit code 5 and leaves no file. Beside it lies FILE.json with classes, sizes, hashes, versions and
     the figures of the comparison; the ONNX metadata hold the same but the last.
     """
+    _require_exporter()
     from etnet.export.checked import ExportRequest, export_checked
     from etnet.manifest import read_weights_info, resolve_model
     from etnet.output import json_text
@@ -154,6 +155,19 @@ def command(
     else:
         _print_summary(sidecar, comparison)
     closing_lines(target, f"etnet infer YOUR_IMAGES --model {shlex.quote(str(target))}", to_stderr=as_json)
+
+
+def _require_exporter() -> None:
+    from importlib.util import find_spec
+
+    from etnet.errors import EnvironmentFault
+
+    missing = [name for name in ("torch", "timm", "onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise EnvironmentFault(
+            f"exporting needs {', '.join(missing)}, which this machine lacks; install with: pip install 'etnet[train]', "
+            "or export where the network was trained and copy the file"
+        )
 
 
 def _precision(fp16: bool, int8: bool, calibration: Path | None) -> Precision:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from etnet.errors import EnvironmentFault, UsageError
+from etnet.errors import UsageError
 from etnet.export.contract_network import ContractNetwork, fold_batch_norms
 from etnet.manifest import WeightsInfo, read_weights_info
 from etnet.models.weights import load_network
@@ -54,7 +54,7 @@ def export_onnx(
     Raises:
         ModelFileError: The weights are damaged.
         UsageError: The size or the batch cannot be.
-        EnvironmentFault: The package onnx is missing, or the disk refuses.
+        EnvironmentFault: The disk refuses.
     """
     info = read_weights_info(weights)
     check_input(size, batch, multiple=info.contract.size_multiple)
@@ -144,22 +144,17 @@ def _trace(deployed: ContractNetwork, size: tuple[int, int] | None, *, multiple:
         }
     # Two images: the exporter takes a dimension of one for a constant.
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    try:
-        with _quiet():
-            program = torch.onnx.export(
-                deployed,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=["image"],
-                output_names=deployed.output_names,
-                dynamic_shapes=(dimensions,),
-                verbose=False,
-            )
-    except ModuleNotFoundError as error:
-        raise EnvironmentFault(
-            f"exporting needs {error.name}, which is not installed here; install it with: pip install 'etnet[train]'"
-        ) from error
+    with _quiet():
+        program = torch.onnx.export(
+            deployed,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=deployed.output_names,
+            dynamic_shapes=(dimensions,),
+            verbose=False,
+        )
     if program is None:
         raise TypeError("torch.onnx.export returned no program, which it does only when it is given a file name")
     return program.model_proto
