@@ -130,6 +130,8 @@ def _command(model: Path, settings: BuildSettings) -> str:
 
 def run_build(prepared: PreparedBuild, progress: BuildObserver | None = None) -> Sidecar:
     """Build what was prepared; see `build_engine`."""
+    with disk_faults(prepared.output.parent):
+        prepared.output.parent.mkdir(parents=True, exist_ok=True)
     state = BuildState(progress or SilentObserver())
     definition = parse_network(prepared.library, prepared.onnx, prepared.sidecar, state)
     config = configure(definition, prepared.settings, prepared.input, prepared.precision, state)
@@ -168,9 +170,8 @@ def _check_precision(settings: BuildSettings, sidecar: Sidecar, library: Library
 
 
 def _check_disk(output: Path, needed: int) -> None:
-    folder = output.absolute().parent
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
     with disk_faults(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     if free < needed:
         raise EnvironmentFault(
@@ -270,7 +271,7 @@ def _write(prepared: PreparedBuild, plan: bytes, precisions: dict[str, float]) -
         prepared.sidecar,
         input=prepared.input,
         precision=prepared.precision,
-        versions={"etnet": __version__, library.name: library.version},
+        versions={**prepared.sidecar.versions, "etnet": __version__, library.name: library.version},
         verification=None,
         engine=engine,
         file_sha256=sha256(plan).hexdigest(),

@@ -66,6 +66,7 @@ def build_checked(
     output = prepared.output
     with ExitStack() as stack:
         with disk_faults(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
             # Beside the output, so that taking its name is one step.
             drafts = stack.enter_context(
                 tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".etnet-engine-")
