@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from etnet.config.load import recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.errors import EnvironmentFault, EtnetError, ModelFileError
+from etnet.sidecar import file_sha256
 from etnet.types import Contract
 
 METADATA_KEY = "etnet"
@@ -48,11 +48,7 @@ class WeightsInfo:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file, hexadecimal."""
-        with self.path.open("rb") as stream:
-            digest = hashlib.sha256()
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return file_sha256(self.path)
 
 
 def encode_header(
