@@ -46,10 +46,12 @@ int useful_threads(const ConfusionMatrixSizes& sizes) {
 
 template <class Integer>
 void read_classes(const Integer* values, int64_t count, int64_t classes, int32_t* out) {
+    // Negative values become huge ones. 32 bits where they suffice, which is half as many vectors.
+    using Signed = std::conditional_t<(sizeof(Integer) > 4), int64_t, int32_t>;
+    using Unsigned = std::make_unsigned_t<Signed>;
     for (int64_t i = 0; i < count; ++i) {
-        // Negative values become huge ones.
-        const auto value = static_cast<std::uint64_t>(static_cast<int64_t>(values[i]));
-        out[i] = value < static_cast<std::uint64_t>(classes) ? static_cast<int32_t>(value) : kInvalid;
+        const auto value = static_cast<Unsigned>(static_cast<Signed>(values[i]));
+        out[i] = value < static_cast<Unsigned>(classes) ? static_cast<int32_t>(value) : kInvalid;
     }
 }
 
