@@ -42,6 +42,7 @@ WITHOUT_TORCH = [
     "etnet.manifest",
     "etnet.metrics.overlap",
     "etnet.native",
+    "etnet.ndops",
     "etnet.sidecar",
     *(f"etnet.trt.{path.stem}" for path in sorted(ENGINES.glob("*.py")) if path.stem != "__init__"),
 ]
