@@ -38,6 +38,8 @@ WITHOUT_TORCH = [
     "etnet.data.edges",
     "etnet.data.io",
     "etnet.environment.diagnosis",
+    "etnet.inference.compare",
+    "etnet.inference.backends.onnxruntime_backend",
     "etnet.inference.predictor",
     "etnet.manifest",
     "etnet.metrics.overlap",
