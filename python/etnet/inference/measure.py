@@ -190,3 +190,64 @@ def take_turns(
 def _joined(parts: Sequence[Latency]) -> Latency:
     stages = {name: np.concatenate([part.stages[name] for part in parts]) for name in parts[0].stages}
     return Latency(parts[0].batch, np.concatenate([part.total for part in parts]), stages)
+
+
+def _serve(connection: Connection, contestant: Contestant, device: str, threads: int | None) -> None:
+    """The contestant's process: load, then answer requests until None or the end of the connection."""
+    # Ctrl-C reaches the whole process group; the parent decides when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            served = _Served(contestant, device, threads)
+        except Exception as error:  # whatever a runtime raises becomes the row's reason
+            connection.send((False, _reason(error)))
+            return
+        connection.send((True, served.predictor.backend.name))
+        while (request := connection.recv()) is not None:
+            method, *arguments = request
+            try:
+                connection.send((True, getattr(served, method)(*arguments)))
+            except Exception as error:
+                connection.send((False, _reason(error)))
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return text if isinstance(error, EtnetError) else f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
+
+
+class _Served:
+    """What a contestant's process can be asked for; the requests of `Runner`."""
+
+    def __init__(self, contestant: Contestant, device: str, threads: int | None) -> None:
+        from etnet.inference.predictor import Predictor
+
+        self.predictor = Predictor.load(
+            contestant.model, backend=contestant.backend, device=device, threads=threads, options=contestant.options
+        )
+
+    def labels(self, image: UInt8Array) -> UInt8Array:
+        return self.predictor.predict(image, probabilities=False).labels
+
+    def time(self, image: UInt8Array, batch: int, runs: int) -> tuple[Float32Array, dict[str, Float32Array]]:
+        images = [image] * batch
+        self.predictor.predict_batch(images, probabilities=False)
+        total = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            self.predictor.predict_batch(images, probabilities=False)
+            total.append(time.perf_counter() - start)
+        stages: dict[str, list[float]] = {}
+        for _ in range(runs):
+            with self.predictor.timing() as seconds:
+                self.predictor.predict_batch(images, probabilities=False)
+            for name, value in seconds.items():
+                stages.setdefault(name, []).append(value)
+        return np.array(total, np.float32), {name: np.array(values, np.float32) for name, values in stages.items()}
+
+    def peak_memory(self) -> dict[str, int]:
+        # Linux counts in kibibytes, macOS in bytes.
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+        device = self.predictor.backend.peak_device_memory()
+        return peak if device is None else {**peak, "device": device}
