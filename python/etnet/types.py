@@ -35,13 +35,13 @@ class Prediction:
 
     Attributes:
         labels: Most probable class per pixel [H, W], uint8.
-        probabilities: Softmax over classes [C, H, W], float32, in 0..1.
-        edge: Probability of a boundary [H, W], float32, in 0..1; None for a network without edge guidance.
+        probabilities: Softmax over classes [C, H, W], float32, in 0..1; None when it was not asked for.
+        edges: Probability of a boundary times 255, rounded [H, W], uint8; None for a network without edge guidance.
     """
 
     labels: UInt8Array
-    probabilities: Float32Array
-    edge: Float32Array | None
+    probabilities: Float32Array | None
+    edges: UInt8Array | None
 
 
 @dataclass(frozen=True)

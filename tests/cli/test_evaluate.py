@@ -13,7 +13,7 @@ from etnet.cli.evaluate import shown
 from etnet.cli.main import main
 from etnet.config.load import dump_recipe
 from etnet.inference.predictor import Predictor
-from helpers.backends import PixelBackend, contract, image_of, random_labels
+from helpers.backends import image_of, pixel_predictor, random_labels
 from helpers.weights import small_recipe, write_header_only, write_untrained
 
 
@@ -29,7 +29,7 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def model(here, monkeypatch) -> Path:
     """A run whose network is replaced by pixel arithmetic."""
-    monkeypatch.setattr(Predictor, "from_weights", lambda path, *, device: Predictor(PixelBackend(), contract()))
+    monkeypatch.setattr(Predictor, "load", pixel_predictor)
     write_header_only(here / "runs/train/first/weights/best.safetensors", small_recipe(validation_fraction=0.25))
     return Path("runs/train/first")
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from etnet.cli.main import main
 from etnet.inference.predictor import Predictor
-from helpers.backends import PixelBackend, contract, image_of, random_labels
+from helpers.backends import image_of, pixel_predictor, random_labels
 from helpers.weights import small_recipe, write_header_only, write_untrained
 
 
@@ -25,7 +25,7 @@ def here(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def model(here, monkeypatch) -> Path:
     """A run whose network is replaced by pixel arithmetic."""
-    monkeypatch.setattr(Predictor, "from_weights", lambda path, *, device: Predictor(PixelBackend(), contract()))
+    monkeypatch.setattr(Predictor, "load", pixel_predictor)
     write_header_only(here / "runs/train/first/weights/best.safetensors")
     return Path("runs/train/first")
 
@@ -69,10 +69,18 @@ def test_the_summary_says_how_the_masks_were_made(here, model):
     (here / "eyes/notes.txt").touch()
     assert infer("eyes", "--output", "out", "--overlay", "--batch-size", 2).exit_code == 0
     summary = json.loads((here / "out/summary.json").read_text("utf-8"))
-    assert summary["settings"] == {"input": "eyes", "overlay": True, "device": "auto", "batch_size": 2}
+    assert summary["settings"] == {
+        "input": "eyes",
+        "overlay": True,
+        "device": "auto",
+        "backend": "auto",
+        "threads": None,
+        "batch_size": 2,
+    }
     assert summary["counts"] == {"found": 1, "done": 1, "failed": 0, "skipped_other_files": 1}
     assert summary["model"]["path"] == "runs/train/first/weights/best.safetensors"
     assert len(summary["model"]["sha256"]) == 64
+    assert summary["model"]["weights_sha256"] == summary["model"]["sha256"]
     assert summary["model"]["class_names"] == ["background", "vessel", "optic_disc"]
     assert summary["ran_on"] == "pixel arithmetic"
     assert summary["versions"]["numpy"] == np.__version__
@@ -171,7 +179,10 @@ def test_a_model_that_is_none_is_one_sentence_and_leaves_nothing(here, make, wor
     assert not (here / "runs").exists()
 
 
-@pytest.mark.parametrize(("option", "value"), [("--batch-size", "0"), ("--device", "gpu"), ("--batch", "x")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--batch-size", "0"), ("--device", "gpu"), ("--batch", "x"), ("--backend", "tf"), ("--threads", "0")],
+)
 def test_a_wrong_option_is_a_usage_error(here, option, value):
     write_images(here / "eyes", "a.png")
     write_untrained(here / "runs/train/first/weights/best.safetensors")

@@ -196,10 +196,10 @@ def test_a_sub_folder_with_images_is_named(tmp_path):
 
 def test_one_image_that_is_too_large_for_the_device_does_not_take_its_batch_along(tmp_path):
     class Small(PixelBackend):
-        def run(self, images):
+        def run(self, images, *, probabilities=True):
             if images.shape[0] * images.shape[1] * images.shape[2] > 2 * 32 * 32:
                 raise EnvironmentFault("too little memory")
-            return super().run(images)
+            return super().run(images, probabilities=probabilities)
 
     for name in "abc":
         save(tmp_path / f"images/{name}.png", random_labels(32, 32))
@@ -211,7 +211,7 @@ def test_one_image_that_is_too_large_for_the_device_does_not_take_its_batch_alon
 
 def test_memory_errors_concern_one_file(tmp_path, monkeypatch):
     class Exhausted(PixelBackend):
-        def run(self, images):
+        def run(self, images, *, probabilities=True):
             raise MemoryError
 
     save(tmp_path / "images/a.png", random_labels(4, 5))
@@ -245,7 +245,7 @@ def test_a_full_disk_stops_with_whole_files_only(tmp_path, monkeypatch):
 
 def test_errors_of_the_program_are_not_taken_for_bad_files(tmp_path):
     class Broken(PixelBackend):
-        def run(self, images):
+        def run(self, images, *, probabilities=True):
             raise KeyError("a bug")
 
     save(tmp_path / "images/a.png", random_labels(4, 4))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etnet.errors import CheckFailed, DataError, EnvironmentFault, ModelFileError
+from etnet.inference.backends import NOT_FINITE
 from etnet.inference.predictor import Predictor
 from helpers.backends import PixelBackend, contract, image_of, random_labels
 
@@ -21,8 +22,9 @@ def test_a_prediction_has_the_geometry_of_its_image(height, width):
     np.testing.assert_array_equal(prediction.labels, labels)
     assert prediction.labels.dtype == np.uint8
     assert prediction.probabilities.shape == (3, height, width)
-    assert prediction.edge is not None
-    np.testing.assert_allclose(prediction.edge, labels * np.float32(100 / 255), rtol=1e-6)
+    np.testing.assert_array_equal(prediction.edges, labels * 100)
+    assert prediction.edges is not None
+    assert prediction.edges.dtype == np.uint8
 
 
 def test_images_of_one_padded_size_share_a_run_and_keep_their_order():
@@ -35,6 +37,43 @@ def test_images_of_one_padded_size_share_a_run_and_keep_their_order():
     assert sorted(backend.shapes) == [(1, 48, 32, 3), (3, 32, 32, 3)]
 
 
+@pytest.mark.parametrize(("max_batch", "runs"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (None, [5])])
+def test_a_backend_never_gets_more_images_than_it_takes(max_batch, runs):
+    labels = [random_labels(16, 20, seed=seed) for seed in range(5)]
+    backend = PixelBackend(max_batch=max_batch)
+    predictions = Predictor(backend, contract()).predict_batch([image_of(item) for item in labels])
+    assert [shape[0] for shape in backend.shapes] == runs
+    for prediction, expected in zip(predictions, labels, strict=True):
+        np.testing.assert_array_equal(prediction.labels, expected)
+
+
+@pytest.mark.parametrize("size", [(50, 40), (49, 64), (17, 17)])
+def test_an_image_that_a_fixed_size_does_not_fit_names_the_export_that_would(size):
+    backend = PixelBackend(input_size=(48, 64))
+    predictor = Predictor(backend, contract())
+    assert predictor.predict(image_of(random_labels(40, 50))).labels.shape == (40, 50)
+    padded = "x".join(str(-(-side // 16) * 16) for side in size)
+    with pytest.raises(DataError, match=rf"only 48x64; .* etnet export RUN --size {padded} "):
+        predictor.predict(image_of(random_labels(*size)))
+
+
+@pytest.mark.parametrize("image_size", [None, (32, 32)])
+def test_without_probabilities_everything_else_is_the_same(image_size):
+    predictor = Predictor(PixelBackend(), contract(image_size=image_size))
+    image = image_of(random_labels(21, 30))
+    full, short = predictor.predict(image), predictor.predict(image, probabilities=False)
+    assert short.probabilities is None
+    np.testing.assert_array_equal(short.labels, full.labels)
+    np.testing.assert_array_equal(short.edges, full.edges)
+
+
+def test_leaving_a_predictor_closes_its_backend():
+    backend = PixelBackend()
+    with Predictor(backend, contract()):
+        assert not backend.closed
+    assert backend.closed
+
+
 def test_no_image_needs_no_run():
     backend = PixelBackend()
     assert Predictor(backend, contract()).predict_batch([]) == []
@@ -42,7 +81,7 @@ def test_no_image_needs_no_run():
 
 
 def test_a_network_without_edge_guidance_gives_no_edge():
-    assert Predictor(PixelBackend(with_edges=False), contract()).predict(np.zeros((8, 8, 3), np.uint8)).edge is None
+    assert Predictor(PixelBackend(with_edges=False), contract()).predict(np.zeros((8, 8, 3), np.uint8)).edges is None
 
 
 def test_labels_are_the_most_probable_class_at_the_size_of_the_image():
@@ -65,11 +104,18 @@ def test_a_network_for_another_number_of_classes_is_refused():
         Predictor(PixelBackend(num_classes=2), contract(3)).predict(np.zeros((8, 8, 3), np.uint8))
 
 
+def test_a_class_beyond_the_contract_is_refused():
+    with pytest.raises(ModelFileError, match="class 2, but its contract has 2 classes"):
+        Predictor(PixelBackend(num_classes=3), contract(2)).predict(
+            np.full((8, 8, 3), 2, np.uint8), probabilities=False
+        )
+
+
 def test_numbers_that_are_not_finite_are_an_error_and_not_a_background():
     class Diverged(PixelBackend):
-        def run(self, images):
-            probabilities, edges = super().run(images)
-            return np.full_like(probabilities, np.nan), edges
+        def run(self, images, *, probabilities=True):
+            outputs = super().run(images, probabilities=probabilities)
+            return outputs._replace(labels=np.full_like(outputs.labels, NOT_FINITE))
 
     with pytest.raises(CheckFailed, match="not finite"):
         Predictor(Diverged(), contract()).predict(np.zeros((8, 8, 3), np.uint8))
@@ -77,7 +123,7 @@ def test_numbers_that_are_not_finite_are_an_error_and_not_a_background():
 
 def test_missing_weights_are_one_sentence(tmp_path):
     with pytest.raises(ModelFileError, match="no such"):
-        Predictor.from_weights(tmp_path / "gone.safetensors")
+        Predictor.load(tmp_path / "gone.safetensors")
 
 
 def test_missing_torch_names_the_package_to_install(tmp_path, monkeypatch):
@@ -89,7 +135,7 @@ def test_missing_torch_names_the_package_to_install(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(EnvironmentFault, match=r"etnet\[train\]"):
-        Predictor.from_weights(weights)
+        Predictor.load(weights)
 
 
 def test_the_inference_layer_works_where_torch_is_not_installed():
@@ -100,6 +146,7 @@ import numpy as np
 import etnet.inference.evaluate, etnet.inference.folder, etnet.inference.overlay
 import etnet.cli.infer, etnet.cli.evaluate
 from helpers.backends import PixelBackend, contract
+from etnet.inference.backends import NOT_FINITE
 from etnet.inference.predictor import Predictor
 print(Predictor(PixelBackend(), contract()).predict(np.ones((5, 7, 3), np.uint8)).labels.sum())
 """

@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 
 import etnet
+import etnet.trt
 
-PACKAGE = Path(etnet.__file__).parent
+FOLDERS = {"etnet": Path(etnet.__file__).resolve().parent, "etnet.trt": Path(etnet.trt.__file__).resolve().parent}
 WITH_EXAMPLES = sorted(
-    ".".join(("etnet", *path.relative_to(PACKAGE).with_suffix("").parts))
-    for path in PACKAGE.rglob("*.py")
-    if ">>>" in path.read_text()
+    {
+        ".".join((package, *path.relative_to(folder).with_suffix("").parts))
+        for package, folder in FOLDERS.items()
+        for path in folder.rglob("*.py")
+        if ">>>" in path.read_text()
+    }
 )
 
 

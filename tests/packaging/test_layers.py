@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 import etnet
+import etnet.trt
 
-PACKAGE = Path(etnet.__file__).parent
+PACKAGE = Path(etnet.__file__).resolve().parent
+ENGINES = Path(etnet.trt.__file__).resolve().parent
+"""`etnet.trt`: a folder of the package when installed from a wheel, the repository's `trt/` when editable."""
 
 LAYERS = {
     1: {"errors", "types", "config", "manifest", "output", "sidecar", "native", "_native"},
@@ -39,11 +42,17 @@ WITHOUT_TORCH = [
     "etnet.metrics.overlap",
     "etnet.native",
     "etnet.sidecar",
+    *(f"etnet.trt.{path.stem}" for path in sorted(ENGINES.glob("*.py")) if path.stem != "__init__"),
 ]
 
 
+def name_in_package(path: Path) -> Path:
+    """`trt/builder.py` and the like, wherever the folder lies."""
+    return Path("trt", path.relative_to(ENGINES)) if path.is_relative_to(ENGINES) else path.relative_to(PACKAGE)
+
+
 def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return name_in_package(path).parts[0].removesuffix(".py")
 
 
 def is_type_checking(node: ast.AST) -> bool:
@@ -66,14 +75,22 @@ def imports_at_run_time(node: ast.AST):
             yield from imports_at_run_time(child)
 
 
-SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if room_of(path) not in OUTSIDE)
+SOURCES = sorted(
+    path
+    for path in {file.resolve() for folder in (PACKAGE, ENGINES) for file in folder.rglob("*.py")}
+    if room_of(path) not in OUTSIDE
+)
+
+
+def test_the_folder_of_the_engines_is_looked_at_once():
+    assert [str(name_in_package(path)) for path in SOURCES].count("trt/__init__.py") == 1
 
 
 def test_every_file_belongs_to_a_layer():
     assert [str(path) for path in SOURCES if room_of(path) not in LAYER_OF] == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(name_in_package(path)))
 def test_imports_come_from_layers_below(path):
     room = room_of(path)
     wrong = []
@@ -106,13 +123,13 @@ def test_deployment_modules_import_without_torch(module):
 
 
 def test_only_one_file_takes_tensor_addresses():
-    users = {path.name for path in SOURCES if "data_ptr(" in path.read_text()}
-    assert users == {"_launch.py"}
+    users = {str(name_in_package(path)) for path in SOURCES if "data_ptr(" in path.read_text()}
+    assert users == {"ops/_launch.py"}
 
 
 def test_names_that_say_nothing_are_not_used():
     banned = {"utils", "helpers", "common", "manager", "misc"}
-    names = itertools.chain.from_iterable(path.relative_to(PACKAGE).with_suffix("").parts for path in SOURCES)
+    names = itertools.chain.from_iterable(name_in_package(path).with_suffix("").parts for path in SOURCES)
     assert banned.isdisjoint(names)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "python" / "etnet"
+ENGINES = REPOSITORY / "trt"
 
 
 def build(output: Path, *options: str) -> None:
@@ -41,14 +42,20 @@ def installed(names: list[str]) -> set[str]:
 
 def test_wheel_holds_the_package_and_the_native_module_only(wheel):
     sources = {
-        path.relative_to(PACKAGE.parent).as_posix()
-        for path in PACKAGE.rglob("*")
-        if path.is_file() and path.suffix not in {".pyc", ".so"}
+        (installed_as / path.relative_to(folder)).as_posix()
+        for folder, installed_as in ((PACKAGE, Path("etnet")), (ENGINES, Path("etnet/trt")))
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in {".pyc", ".so"} and PACKAGE / "trt" not in path.parents
     }
+    assert "etnet/trt/__init__.py" in sources
     found = installed(wheel.namelist())
     native = {name for name in found if name.startswith("etnet/_native.") and name.endswith(".so")}
     assert len(native) == 1
     assert found - native == sources
+
+
+def test_wheel_holds_no_file_twice(wheel):
+    assert len(wheel.namelist()) == len(set(wheel.namelist()))
 
 
 def test_wheel_holds_recipes_type_marker_and_stub(wheel):
@@ -77,4 +84,4 @@ def test_source_archive_builds_a_wheel_in_an_isolated_environment(tmp_path):
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as content:
         names = {name.split("/", 1)[-1] for name in content.getnames()}
-    assert {"CMakeLists.txt", "csrc/cpu/lovasz_softmax.cpp", "python/etnet/__init__.py"} <= names
+    assert {"CMakeLists.txt", "csrc/cpu/lovasz_softmax.cpp", "python/etnet/__init__.py", "trt/__init__.py"} <= names

@@ -70,7 +70,7 @@ def test_training_learns_to_find_the_discs(discs: Path, tmp_path: Path) -> None:
     result = tiny_run(recipe, discs, tmp_path / "run")
     assert result.best_score is not None
     assert result.best_score > 0.9
-    predictor = Predictor.from_weights(tmp_path / "run" / "weights" / "best.safetensors", device="cpu")
+    predictor = Predictor.load(tmp_path / "run" / "weights" / "best.safetensors", device="cpu")
     image = read_image(discs / "images" / "disc_0.png")
     truth = read_image(discs / "masks" / "disc_0.png")[..., 0] > 0
     assert np.mean((predictor.predict(image).labels > 0) == truth) > 0.95

@@ -78,7 +78,7 @@ def command(
     dataset = open_dataset(recipe.data, data, cast(Split, split), seed=info.recipe.training.seed)
     if split == "validation":
         _require_held_out(dataset.ids, info)
-    predictor = Predictor.from_weights(weights, device=device)
+    predictor = Predictor.load(weights, backend="torch", device=device)
     if split in ("train", "all"):
         warn(f"--split {split} scores images that the network may have been trained on")
     note(f"Scoring {len(dataset)} images of {data} ({split}) with {weights} on {predictor.backend.name}")

@@ -25,7 +25,7 @@ RUNS = Path("runs/infer")
     "--model",
     type=click.Path(path_type=Path),
     metavar="MODEL",
-    help="Run directory or weights file [default: the newest run].",
+    help="Run directory, weights file or ONNX file [default: the newest run].",
 )
 @click.option(
     "--output",
@@ -36,6 +36,16 @@ RUNS = Path("runs/infer")
 )
 @click.option("--overlay", is_flag=True, help="Also draw the classes over each image.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to run.")
+@click.option(
+    "--backend",
+    type=click.Choice(("auto", "torch", "onnxruntime", "openvino", "tensorrt")),
+    default="auto",
+    show_default=True,
+    help="What runs the network; auto chooses by the kind of MODEL.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Processor threads [default: the backend's choice]."
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images per network run.")
 @click.option("--overwrite", is_flag=True, help="Write into an --output folder that is not empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json to stdout, and nothing else there.")
@@ -45,6 +55,8 @@ def command(
     output_folder: Path | None,
     overlay: bool,
     device: str,
+    backend: str,
+    threads: int | None,
     batch_size: int,
     overwrite: bool,
     as_json: bool,
@@ -58,7 +70,6 @@ def command(
     --overlay, summary.json and failed.csv. Every mask has the size of its image as displayed: the orientation that a
     camera noted (EXIF) is applied. Files that cannot be read are listed in failed.csv and the others are still done.
     """
-    from etnet.errors import DataError, SomeFilesFailed
     from etnet.inference.folder import find_images, predict_folder
     from etnet.inference.predictor import Predictor
     from etnet.manifest import resolve_model
@@ -68,27 +79,36 @@ def command(
     if output_folder is not None:
         check_output_folder(output_folder, overwrite=overwrite)
     weights = resolve_model(model or _newest_run())
-    predictor = Predictor.from_weights(weights, device=device)
+    predictor = Predictor.load(weights, backend=backend, device=device, threads=threads)
+    note(f"Segmenting with {weights} on {predictor.backend.name}")
     target = create_output_folder(output_folder, parent=RUNS, name=_results_name(folder))
     (target / "summary.json").unlink(missing_ok=True)
-    with progress_bar() as bar:
+    with predictor, progress_bar() as bar:
         task = bar.add_task("Segmenting", total=len(inputs.files))
         outcome = predict_folder(
-            predictor,
-            inputs,
-            target,
-            overlay=overlay,
-            batch_size=batch_size,
-            on_image=lambda _: bar.advance(task),
+            predictor, inputs, target, overlay=overlay, batch_size=batch_size, on_image=lambda _: bar.advance(task)
         )
-    settings = {"input": str(folder), "overlay": overlay, "device": device, "batch_size": batch_size}
-    summary = _summary(outcome, inputs, predictor, weights=weights, settings=settings)
+    settings = {
+        "input": str(folder),
+        "overlay": overlay,
+        "device": device,
+        "backend": backend,
+        "threads": threads,
+        "batch_size": batch_size,
+    }
+    summary = _summary(outcome, inputs, predictor, settings=settings)
     write_json(target / "summary.json", summary)
     if as_json:
         click.echo(json_text(summary))
     else:
         _print_counts(outcome, inputs)
     closing_lines(target, _next_command(folder, weights, overlay=overlay), to_stderr=as_json)
+    _report_failures(outcome, inputs, folder=folder, target=target)
+
+
+def _report_failures(outcome: FolderOutcome, inputs: InputImages, *, folder: Path, target: Path) -> None:
+    from etnet.errors import DataError, SomeFilesFailed
+
     if outcome.failed and folder.is_file():
         raise DataError(outcome.failed[0][1])
     if outcome.failed:
@@ -118,23 +138,13 @@ def _results_name(folder: Path) -> str:
 
 
 def _summary(
-    outcome: FolderOutcome, inputs: InputImages, predictor: Predictor, *, weights: Path, settings: dict[str, Any]
+    outcome: FolderOutcome, inputs: InputImages, predictor: Predictor, *, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    from etnet.manifest import read_weights_info
-
-    info = read_weights_info(weights)
     results = outcome.to_dict()
     counts = {"found": len(inputs.files), **results.pop("counts"), "skipped_other_files": inputs.skipped}
     return {
         "settings": settings,
-        "model": {
-            "path": str(weights),
-            "sha256": info.sha256,
-            "recipe": info.recipe.name,
-            "epoch": info.epoch,
-            "class_names": list(info.contract.class_names),
-            "class_colors": [list(color) for color in info.contract.class_colors],
-        },
+        "model": predictor.description.to_dict() if predictor.description else {},
         "ran_on": predictor.backend.name,
         "versions": versions(),
         "counts": counts,
@@ -146,7 +156,7 @@ def versions() -> dict[str, str | None]:
     """Versions of etnet, Python and the packages that influence a result."""
     from etnet import __version__
 
-    packages = ("torch", "numpy", "opencv-python-headless", "pillow")
+    packages = ("torch", "onnxruntime", "openvino", "numpy", "opencv-python-headless", "pillow")
     return {"etnet": __version__, "python": platform.python_version(), **{name: _version(name) for name in packages}}
 
 
@@ -168,6 +178,6 @@ def _print_counts(outcome: FolderOutcome, inputs: InputImages) -> None:
 
 def _next_command(folder: Path, weights: Path, *, overlay: bool) -> str:
     model = shlex.quote(str(weights))
-    if overlay:
+    if overlay and weights.suffix == ".safetensors":
         return f"etnet evaluate {model} --data LABELLED_DATA"
     return f"etnet infer {shlex.quote(str(folder))} --model {model} --overlay"

@@ -127,7 +127,7 @@ def evaluate(
     for index in range(len(dataset)):
         sample = dataset.load(index)
         start = time.perf_counter()
-        labels = predictor.predict(sample.image).labels
+        labels = predictor.predict(sample.image, probabilities=False).labels
         seconds = time.perf_counter() - start
         regions: dict[str, BoolArray | None] = {WHOLE_IMAGE: None}
         if sample.field_of_view is not None:
@@ -200,7 +200,7 @@ def write_extremes(
         rank = f"rank {len(ranked) - ranked.index(image)} of {len(ranked)}"
         picture = draw_comparison(
             sample.image,
-            predictor.predict(sample.image).labels,
+            predictor.predict(sample.image, probabilities=False).labels,
             sample.mask,
             predictor.contract,
             title=f"{image.id}     Dice {scores.mean_dice:.3f}     accuracy {scores.accuracy:.3f}     {rank}",

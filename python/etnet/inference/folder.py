@@ -208,7 +208,7 @@ def _predict_apart(predictor: Predictor, batch: list[_Item]) -> list[Prediction 
     """Predict a batch; when it fails as a whole, image by image, so that only the guilty one is lost."""
     images = [item.image for item in batch if item.image is not None]
     try:
-        predicted: list[Prediction | str] = list(predictor.predict_batch(images))
+        predicted: list[Prediction | str] = list(predictor.predict_batch(images, probabilities=False))
     except (EtnetError, MemoryError):
         predicted = [_predict_one(predictor, image) for image in images]
     results = iter(predicted)
@@ -217,7 +217,7 @@ def _predict_apart(predictor: Predictor, batch: list[_Item]) -> list[Prediction 
 
 def _predict_one(predictor: Predictor, image: UInt8Array) -> Prediction | str:
     try:
-        return predictor.predict(image)
+        return predictor.predict(image, probabilities=False)
     except EtnetError as error:
         return str(error)
     except MemoryError:
@@ -243,8 +243,8 @@ class _Writer:
         pending: list[tuple[Path, UInt8Array, tuple[tuple[int, int, int], ...] | None]] = [
             (mask, prediction.labels, self._contract.class_colors)
         ]
-        if prediction.edge is not None:
-            pending.append((edge, np.rint(prediction.edge * 255).astype(np.uint8), None))
+        if prediction.edges is not None:
+            pending.append((edge, prediction.edges, None))
         if self._overlay:
             pending.append((picture, draw_overlay(image, prediction.labels, self._contract), None))
         self._write_all(pending)
@@ -254,7 +254,7 @@ class _Writer:
             height=image.shape[0],
             width=image.shape[1],
             mask=mask.as_posix(),
-            edge=edge.as_posix() if prediction.edge is not None else None,
+            edge=edge.as_posix() if prediction.edges is not None else None,
             overlay=picture.as_posix() if self._overlay else None,
             class_share={
                 name: round(float(count / prediction.labels.size), 6)

@@ -2,98 +2,151 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
-from etnet.errors import CheckFailed, EnvironmentFault, ModelFileError
-from etnet.inference.backends import Backend
-from etnet.inference.preprocess import Geometry, fit, restore
-from etnet.types import Contract, Float32Array, Prediction, UInt8Array
+from etnet.errors import CheckFailed, DataError, ModelFileError
+from etnet.inference.backends import NOT_FINITE, Backend, NetworkOutputs, open_backend
+from etnet.inference.model_file import ModelDescription
+from etnet.inference.preprocess import Geometry, fit, restore, restore_labels
+from etnet.manifest import resolve_model
+from etnet.types import Contract, Prediction, UInt8Array
 
 
 class Predictor:
     """Pads, runs and crops; the backend sees only sizes that the network accepts.
 
     Example:
-        >>> predictor = Predictor.from_weights("runs/train/drive/weights/best.safetensors")  # doctest: +SKIP
+        >>> predictor = Predictor.load("runs/train/drive")  # doctest: +SKIP
         >>> predictor.predict(image).labels.shape == image.shape[:2]  # doctest: +SKIP
         True
     """
 
-    def __init__(self, backend: Backend, contract: Contract) -> None:
-        """Join a backend with the contract of its weights."""
+    def __init__(self, backend: Backend, contract: Contract, *, description: ModelDescription | None = None) -> None:
+        """Join a backend with the contract of its weights; `description` is of the file it came from."""
         self.backend = backend
         self.contract = contract
+        self.description = description
 
     @classmethod
-    def from_weights(cls, path: Path | str, *, device: str = "auto") -> Predictor:
-        """Load a weights file or a run directory.
+    def load(
+        cls, path: Path | str, *, backend: str = "auto", device: str = "auto", threads: int | None = None
+    ) -> Predictor:
+        """Open a run directory, a weights file, an ONNX file or an engine.
+
+        Args:
+            path: What to open; of a run directory, its best weights.
+            backend: `torch`, `onnxruntime`, `openvino`, `tensorrt`, or `auto`, which chooses by the kind of file;
+                `predictor.backend.name` says what was chosen.
+            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            threads: Processor threads of the runtime; None leaves it to the runtime.
 
         Raises:
-            ModelFileError: There are no usable weights at the path.
-            EnvironmentFault: torch or the device is missing.
+            ModelFileError: There is no usable model at the path.
+            UsageError: The backend does not exist or does not run this kind of file.
+            EnvironmentFault: The runtime or the device is missing.
         """
-        from etnet.manifest import read_weights_info, resolve_model
+        opened = open_backend(resolve_model(Path(path)), backend=backend, device=device, threads=threads)
+        return cls(opened.backend, opened.description.contract, description=opened.description)
 
-        weights = resolve_model(Path(path))
-        contract = read_weights_info(weights).contract
-        try:
-            from etnet.inference.backends.torch_backend import TorchBackend
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            raise EnvironmentFault(
-                f"{weights} needs torch, which is not installed here; install it with: pip install 'etnet[train]'"
-            ) from error
-        return cls(TorchBackend.from_file(weights, device=device), contract)
+    def close(self) -> None:
+        """Free what the backend holds."""
+        self.backend.close()
 
-    def predict(self, image: UInt8Array) -> Prediction:
-        """Predict one RGB image [H, W, 3], uint8, of any size."""
-        return self.predict_batch([image])[0]
+    def __enter__(self) -> Predictor:
+        return self
 
-    def predict_batch(self, images: Sequence[UInt8Array]) -> list[Prediction]:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def predict(self, image: UInt8Array, *, probabilities: bool = True) -> Prediction:
+        """Predict one RGB image [H, W, 3], uint8, of any size; see `predict_batch`."""
+        return self.predict_batch([image], probabilities=probabilities)[0]
+
+    def predict_batch(self, images: Sequence[UInt8Array], *, probabilities: bool = True) -> list[Prediction]:
         """Predict several RGB images [H, W, 3], uint8; those of one padded size share a run of the network.
 
+        Args:
+            images: Images of any size.
+            probabilities: Whether `Prediction.probabilities` is wanted; without it prediction is faster.
+
         Raises:
-            DataError: An array is no RGB image.
+            DataError: An array is no RGB image, or the model's fixed size is not that of the image.
             ModelFileError: The network's outputs do not fit the contract.
             CheckFailed: The network gave numbers that are not finite.
         """
         fitted = [fit(image, self.contract) for image in images]
-        groups: dict[tuple[int, int], list[int]] = {}
-        for index, (_, geometry) in enumerate(fitted):
-            groups.setdefault(geometry.padded, []).append(index)
+        for _, geometry in fitted:
+            self._require_fitting_size(geometry)
         predictions: dict[int, Prediction] = {}
-        for members in groups.values():
-            probabilities, edges = self._run(np.stack([fitted[index][0] for index in members]))
+        for members in self._runs([geometry for _, geometry in fitted]):
+            # Labels of a resized image come from its probabilities at its own size.
+            resized = any(fitted[index][1].resized != fitted[index][1].size for index in members)
+            outputs = self._run(np.stack([fitted[index][0] for index in members]), probabilities or resized)
             for position, index in enumerate(members):
-                edge = None if edges is None else edges[position]
-                predictions[index] = _prediction(probabilities[position], edge, fitted[index][1])
+                predictions[index] = _prediction(outputs, position, fitted[index][1], probabilities)
         return [predictions[index] for index in range(len(images))]
 
-    def _run(self, batch: UInt8Array) -> tuple[Float32Array, Float32Array | None]:
-        probabilities, edges = self.backend.run(batch)
-        count, height, width = batch.shape[:3]
-        expected = (count, self.contract.num_classes, height, width)
-        if probabilities.shape != expected:
-            raise ModelFileError(
-                f"the network returned class probabilities of shape {list(probabilities.shape)} where its contract "
-                f"with {self.contract.num_classes} classes asks for {list(expected)}; use another weights file"
+    def _runs(self, geometries: Sequence[Geometry]) -> Iterator[list[int]]:
+        """Indices of the images that go through the network together."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, geometry in enumerate(geometries):
+            groups.setdefault(geometry.padded, []).append(index)
+        for members in groups.values():
+            step = self.backend.max_batch or len(members)
+            yield from (members[start : start + step] for start in range(0, len(members), step))
+
+    def _require_fitting_size(self, geometry: Geometry) -> None:
+        fixed = self.backend.input_size
+        # Padding a smaller image further would change the network's global context, and with it the mask.
+        if fixed is not None and geometry.padded != fixed:
+            needed = "{}x{}".format(*geometry.padded)
+            raise DataError(
+                f"the image has {geometry.size[0]}x{geometry.size[1]} pixels (height x width) and needs a network "
+                f"input of {needed}, but this model takes only {fixed[0]}x{fixed[1]}; export one for this size with: "
+                f"etnet export RUN --size {needed} (or --dynamic for all sizes)"
             )
-        if not np.isfinite(probabilities).all() or (edges is not None and not np.isfinite(edges).all()):
+
+    def _run(self, batch: UInt8Array, probabilities: bool) -> NetworkOutputs:
+        outputs = self.backend.run(batch, probabilities=probabilities)
+        count, height, width = batch.shape[:3]
+        classes = self.contract.num_classes
+        expected = (count, classes, height, width)
+        if outputs.probabilities is not None and outputs.probabilities.shape != expected:
+            raise ModelFileError(
+                f"the network returned class probabilities of shape {list(outputs.probabilities.shape)} where its "
+                f"contract with {classes} classes asks for {list(expected)}; use another model file"
+            )
+        if outputs.labels.shape != (count, height, width):
+            raise ModelFileError(
+                f"the network returned labels of shape {list(outputs.labels.shape)} for images of shape "
+                f"{list(batch.shape)}; use another model file"
+            )
+        highest = int(outputs.labels.max(initial=0))
+        if highest == NOT_FINITE:
             raise CheckFailed(
                 f"the network on {self.backend.name} returned numbers that are not finite; its weights are damaged or "
-                "its training diverged, so train again or use another weights file"
+                "its training diverged, so train again or use another model file"
             )
-        return probabilities, edges
+        if highest >= classes:
+            raise ModelFileError(
+                f"the network returned class {highest}, but its contract has {classes} classes; use another model file"
+            )
+        return outputs
 
 
-def _prediction(probabilities: Float32Array, edge: Float32Array | None, geometry: Geometry) -> Prediction:
-    restored = restore(probabilities, geometry)
-    return Prediction(
-        labels=np.argmax(restored, axis=0).astype(np.uint8),
-        probabilities=restored,
-        edge=None if edge is None else restore(edge[None], geometry)[0],
-    )
+def _prediction(outputs: NetworkOutputs, position: int, geometry: Geometry, probabilities: bool) -> Prediction:
+    restored = None if outputs.probabilities is None else restore(outputs.probabilities[position], geometry)
+    if geometry.resized == geometry.size or restored is None:
+        labels = restore_labels(outputs.labels[position], geometry)
+    else:
+        labels = np.argmax(restored, axis=0).astype(np.uint8)
+    edges = None
+    if outputs.edges is not None:
+        edges = np.rint(restore(outputs.edges[position][None].astype(np.float32), geometry)[0]).astype(np.uint8)
+    return Prediction(labels=labels, probabilities=restored if probabilities else None, edges=edges)

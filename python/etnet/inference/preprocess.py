@@ -85,3 +85,16 @@ def restore(maps: Float32Array, geometry: Geometry) -> Float32Array:
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     planes = [cv2.resize(plane, (columns, rows), interpolation=interpolation) for plane in cropped]
     return np.stack(planes).astype(np.float32, copy=False)
+
+
+def restore_labels(labels: UInt8Array, geometry: Geometry) -> UInt8Array:
+    """Cut the labels of an image that was not resized out of the network's input.
+
+    Args:
+        labels: Class indices [H', W'], uint8.
+        geometry: What `fit` returned for this image; its `resized` is its `size`.
+
+    Returns:
+        Class indices [H, W], uint8.
+    """
+    return np.ascontiguousarray(labels[: geometry.size[0], : geometry.size[1]])

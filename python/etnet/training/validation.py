@@ -58,7 +58,7 @@ def validate(network: ETNet, dataset: SegmentationDataset, *, recipe: Recipe) ->
     try:
         for index in range(len(dataset)):
             sample = dataset.load(index)
-            labels = predictor.predict(sample.image).labels
+            labels = predictor.predict(sample.image, probabilities=False).labels
             total += confusion_matrix(
                 labels, sample.mask, num_classes=contract.num_classes, ignore_index=recipe.data.ignore_index
             )

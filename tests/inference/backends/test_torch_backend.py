@@ -40,32 +40,34 @@ def softmax(logits: np.ndarray, axis: int) -> np.ndarray:
 def test_images_are_normalised_and_logits_become_probabilities():
     rules = Contract(contract().class_names, contract().class_colors, mean=(10.0, 20.0, 30.0), std=(40.0, 50.0, 60.0))
     images = noise(2, 16, 32)
-    probabilities, edge = TorchBackend(Channels(), rules, device="cpu").run(images)
+    labels, edges, probabilities = TorchBackend(Channels(), rules, device="cpu").run(images)
     logits = np.moveaxis((images - np.array(rules.mean)) / np.array(rules.std), -1, 1)
     np.testing.assert_allclose(probabilities, softmax(logits, 1), atol=1e-6)
-    np.testing.assert_allclose(edge, softmax(logits[:, :2], 1)[:, 1], atol=1e-6)
-    assert probabilities.dtype == edge.dtype == np.float32
+    np.testing.assert_array_equal(labels, logits.argmax(1))
+    # Half a step of rounding, and a little for float32.
+    np.testing.assert_allclose(edges, softmax(logits[:, :2], 1)[:, 1] * 255, atol=0.501)
+    assert (probabilities.dtype, labels.dtype, edges.dtype) == (np.float32, np.uint8, np.uint8)
     assert probabilities.flags.c_contiguous
 
 
 def test_a_network_without_edges_gives_none():
-    assert TorchBackend(Channels(edges=False), contract(), device="cpu").run(noise(1, 16, 16))[1] is None
+    assert TorchBackend(Channels(edges=False), contract(), device="cpu").run(noise(1, 16, 16)).edges is None
 
 
 def test_the_network_is_put_into_evaluation_mode_and_no_gradient_is_kept():
     network = build_model(small_recipe().model, 3).train()
     backend = TorchBackend(network, contract(), device="cpu")
     assert not network.training
-    first, second = backend.run(noise(2, 32, 32))[0], backend.run(noise(2, 32, 32))[0]
-    np.testing.assert_array_equal(first, second)
+    first, second = backend.run(noise(2, 32, 32)), backend.run(noise(2, 32, 32))
+    np.testing.assert_array_equal(first.probabilities, second.probabilities)
 
 
 def test_images_of_a_batch_do_not_influence_each_other():
     backend = TorchBackend(build_model(small_recipe().model, 3), contract(), device="cpu")
     images = noise(3, 32, 48)
-    together = backend.run(images)[0]
+    together = backend.run(images).probabilities
     for index in range(3):
-        np.testing.assert_allclose(backend.run(images[index : index + 1])[0][0], together[index], atol=1e-5)
+        np.testing.assert_allclose(backend.run(images[index : index + 1]).probabilities[0], together[index], atol=1e-5)
 
 
 def test_a_weights_file_gives_the_predictions_of_its_network(tmp_path):
@@ -75,7 +77,7 @@ def test_a_weights_file_gives_the_predictions_of_its_network(tmp_path):
     network = build_model(recipe.model, 3)
     expected = Predictor(TorchBackend(network, recipe.contract(), device="cpu"), recipe.contract())
     for path in (weights, tmp_path):
-        loaded = Predictor.from_weights(path, device="cpu")
+        loaded = Predictor.load(path, device="cpu")
         image = noise(50, 41)
         np.testing.assert_array_equal(loaded.predict(image).probabilities, expected.predict(image).probabilities)
         assert loaded.contract == recipe.contract()
@@ -83,8 +85,8 @@ def test_a_weights_file_gives_the_predictions_of_its_network(tmp_path):
 
 def test_the_precision_is_used(tmp_path):
     network = build_model(small_recipe().model, 3)
-    exact = TorchBackend(network, contract(), device="cpu").run(noise(1, 32, 32))[0]
-    short = TorchBackend(network, contract(), device="cpu", precision="bfloat16").run(noise(1, 32, 32))[0]
+    exact = TorchBackend(network, contract(), device="cpu").run(noise(1, 32, 32)).probabilities
+    short = TorchBackend(network, contract(), device="cpu", precision="bfloat16").run(noise(1, 32, 32)).probabilities
     assert short.dtype == np.float32
     assert not np.array_equal(short, exact)
     np.testing.assert_allclose(short, exact, atol=0.1)
@@ -95,7 +97,7 @@ def test_a_file_that_holds_no_weights_is_one_sentence(tmp_path, content):
     path = tmp_path / "bad.safetensors"
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=r"bad\.safetensors"):
-        Predictor.from_weights(path, device="cpu")
+        Predictor.load(path, device="cpu")
 
 
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
@@ -134,7 +136,7 @@ def test_a_missing_gpu_says_what_torch_sees(monkeypatch):
 def test_too_little_memory_is_one_sentence_with_the_size(error, monkeypatch):
     backend = TorchBackend(Channels(), contract(), device="cpu")
 
-    def fail(_images):
+    def fail(*_arguments):
         raise error
 
     monkeypatch.setattr(backend, "_run", fail)
@@ -145,7 +147,7 @@ def test_too_little_memory_is_one_sentence_with_the_size(error, monkeypatch):
 def test_other_errors_of_torch_are_not_hidden(monkeypatch):
     backend = TorchBackend(Channels(), contract(), device="cpu")
 
-    def fail(_images):
+    def fail(*_arguments):
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(backend, "_run", fail)

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from etnet.errors import EnvironmentFault, UsageError
-from etnet.types import Contract, Float32Array, UInt8Array
+from etnet.inference.backends import NOT_FINITE, NetworkOutputs, OpenedModel
+from etnet.inference.model_file import ModelDescription
+from etnet.types import Contract, UInt8Array
 
 if TYPE_CHECKING:
     from etnet.models.etnet import ETNet, ETNetOutput
@@ -84,14 +86,27 @@ class TorchBackend:
         """Runtime and device in a few words."""
         return f"torch {self._device}"
 
-    def run(self, images: UInt8Array) -> tuple[Float32Array, Float32Array | None]:
+    @property
+    def input_size(self) -> None:
+        """Any multiple of 16."""
+        return None
+
+    @property
+    def max_batch(self) -> None:
+        """As many as fit into memory."""
+        return None
+
+    def close(self) -> None:
+        """Do nothing: the network's memory goes with its last reference, which may be a caller's."""
+
+    def run(self, images: UInt8Array, *, probabilities: bool = True) -> NetworkOutputs:
         """Predict a batch; see `Backend.run`.
 
         Raises:
             EnvironmentFault: The device has too little memory for this batch.
         """
         try:
-            return self._run(images)
+            return self._run(images, probabilities)
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not any(
                 text in str(error).lower() for text in _OUT_OF_MEMORY
@@ -103,20 +118,37 @@ class TorchBackend:
                 "use a smaller --batch-size, smaller images, or another --device"
             ) from error
 
-    def _run(self, images: UInt8Array) -> tuple[Float32Array, Float32Array | None]:
+    def _run(self, images: UInt8Array, probabilities: bool) -> NetworkOutputs:
         with torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device).permute(0, 3, 1, 2)
             # A permuted NHWC batch already is channels_last, and stays so.
             normalised = (batch.float() - self._mean) / self._std
             with self._autocast():
                 output: ETNetOutput = self._network(normalised)
-            probabilities = torch.softmax(output.seg_logits.float(), dim=1).contiguous().cpu().numpy()
-            if output.edge_logits is None:
-                return probabilities, None
-            edge = torch.softmax(output.edge_logits.float(), dim=1)[:, 1].contiguous().cpu().numpy()
-            return probabilities, edge
+            logits = output.seg_logits.float()
+            # argmax takes a NaN for the largest number, so that the largest one shows every NaN of its pixel.
+            largest, labels = logits.max(dim=1)
+            finite = torch.isfinite(largest)
+            edges = None
+            if output.edge_logits is not None:
+                boundary = torch.softmax(output.edge_logits.float(), dim=1)[:, 1]
+                finite &= torch.isfinite(boundary)
+                edges = (boundary * 255).round().to(torch.uint8).cpu().numpy()
+            labels = labels.to(torch.uint8).masked_fill_(~finite, NOT_FINITE)
+            softmax = torch.softmax(logits, dim=1).contiguous().cpu().numpy() if probabilities else None
+            return NetworkOutputs(labels.cpu().numpy(), edges, softmax)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self._precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=getattr(torch, self._precision))
+
+
+def open_model(path: Path, *, device: str, threads: int | None) -> OpenedModel:
+    """Open a weights file; see `open_backend`."""
+    from etnet.manifest import read_weights_info
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    backend = TorchBackend.from_file(path, device=device)
+    return OpenedModel(backend, ModelDescription.of_weights(read_weights_info(path)))
