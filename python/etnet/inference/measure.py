@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from etnet.errors import EnvironmentFault, EtnetError
+from etnet.inference.backends import MeasurableBackend
+from etnet.inference.predictor import Predictor
 from etnet.types import Float32Array, UInt8Array
 
 STAGES = ("pre", "copy_in", "compute", "copy_out", "post")
@@ -220,8 +222,6 @@ class _Served:
     """What a contestant's process can be asked for; the requests of `Runner`."""
 
     def __init__(self, contestant: Contestant, device: str, threads: int | None) -> None:
-        from etnet.inference.predictor import Predictor
-
         self.predictor = Predictor.load(
             contestant.model, backend=contestant.backend, device=device, threads=threads, options=contestant.options
         )
@@ -249,5 +249,6 @@ class _Served:
         # Linux counts in kibibytes, macOS in bytes.
         unit = 1 if sys.platform == "darwin" else 1024
         peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-        device = self.predictor.backend.peak_device_memory()
+        backend = self.predictor.backend
+        device = backend.peak_device_memory() if isinstance(backend, MeasurableBackend) else None
         return peak if device is None else {**peak, "device": device}
