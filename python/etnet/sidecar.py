@@ -43,6 +43,11 @@ class InputSpec:
     batch: tuple[int, int, int] = (1, 1, 8)
     size_profile: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """The fixed (height, width); None where the size is free."""
+        return None if self.height is None or self.width is None else (self.height, self.width)
+
 
 @dataclass(frozen=True)
 class Source:
