@@ -29,6 +29,25 @@ def warn(text: str) -> None:
     messages().print(Text.assemble(("Warning: ", "yellow"), text), soft_wrap=True)
 
 
+def newest_model() -> Path:
+    """The newest run directory, for commands that were given none; says which it is.
+
+    Raises:
+        UsageError: There is no run.
+    """
+    from etnet.errors import UsageError
+    from etnet.manifest import newest_run
+
+    run = newest_run()
+    if run is None:
+        raise UsageError(
+            "no model was given and runs/train holds no trained run; train one with "
+            "'etnet train --recipe folder --data YOUR_DATA', or try 'etnet demo' first"
+        )
+    note(f"Model: {run} (the newest run; name another to choose it)")
+    return run
+
+
 def closing_lines(results: Path, next_command: str, *, to_stderr: bool = False) -> None:
     """End a command: where its results are and what to run next.
 

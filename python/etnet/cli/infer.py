@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etnet.cli.console import closing_lines, note, output, progress_bar
+from etnet.cli.console import closing_lines, newest_model, note, output, progress_bar
 
 if TYPE_CHECKING:
     from etnet.inference.folder import FolderOutcome, InputImages
@@ -78,7 +78,7 @@ def command(
     inputs = find_images(folder)
     if output_folder is not None:
         check_output_folder(output_folder, overwrite=overwrite)
-    weights = resolve_model(model or _newest_run())
+    weights = resolve_model(model or newest_model())
     predictor = Predictor.load(weights, backend=backend, device=device, threads=threads)
     note(f"Segmenting with {weights} on {predictor.backend.name}")
     target = create_output_folder(output_folder, parent=RUNS, name=_results_name(folder))
@@ -116,20 +116,6 @@ def _report_failures(outcome: FolderOutcome, inputs: InputImages, *, folder: Pat
             f"{len(outcome.failed)} of {len(inputs.files)} images could not be segmented; "
             f"{target / 'failed.csv'} gives the reason for each, the first is: {outcome.failed[0][1]}"
         )
-
-
-def _newest_run() -> Path:
-    from etnet.errors import UsageError
-    from etnet.manifest import newest_run
-
-    run = newest_run()
-    if run is None:
-        raise UsageError(
-            "no --model was given and runs/train holds no trained run; train one with "
-            "'etnet train --recipe folder --data YOUR_DATA', or try 'etnet demo' first"
-        )
-    note(f"Model: {run} (the newest run; choose another with --model)")
-    return run
 
 
 def _results_name(folder: Path) -> str:

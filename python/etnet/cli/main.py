@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "Train a network on a data set or on your own folder.",
     "evaluate": "Score a trained network on labelled images.",
     "infer": "Segment an image or a folder of images.",
+    "export": "Make an ONNX file that runs without PyTorch.",
 }
 """Commands in the order of a first visit, each with its line in the help; `etnet.cli.<name>` holds it."""
 

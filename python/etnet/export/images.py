@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from etnet.data.dataset import PairedFiles
 from etnet.data.datasets import open_dataset
 from etnet.data.io import read_image, read_size
-from etnet.data.transforms import resize_image
+from etnet.data.transforms import resize_image, resize_mask
 from etnet.errors import DataError, EtnetError
 from etnet.inference.compare import ComparisonImage
 from etnet.inference.folder import find_images
 from etnet.inference.preprocess import plan
 from etnet.manifest import WeightsInfo
-from etnet.types import Contract, UInt8Array
+from etnet.types import Contract
 
 DEFAULT_SIZE = (512, 512)
 MOST_IMAGES = 16
@@ -102,9 +101,5 @@ def fit_fixed_size(item: ComparisonImage, contract: Contract, size: tuple[int, i
     """
     if size is None or plan(item.image.shape[:2], contract).padded == size:
         return item
-    mask = None if item.mask is None else _resize_mask(item.mask, size)
+    mask = None if item.mask is None else resize_mask(item.mask, size)
     return replace(item, image=resize_image(item.image, size), mask=mask)
-
-
-def _resize_mask(mask: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    return np.asarray(cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)

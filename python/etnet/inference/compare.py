@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class Comparison:
     def dice_drop(self) -> float:
         """What the candidate loses in mean foreground Dice, below 0 where it gains.
 
-        Against the ground truth where there is one; else 1 minus the Dice between the two, which is never smaller.
+        Against the ground truth where there is one; else 1 minus the Dice between the two predictors.
         """
         if self.reference_dice is not None and self.candidate_dice is not None:
             return self.reference_dice - self.candidate_dice
@@ -121,8 +122,9 @@ def compare_predictors(
             totals.add_edges(wanted.edges, got.edges)
         if item.mask is not None:
             totals.with_mask += 1
-            for matrix, labels in ((totals.reference, wanted.labels), (totals.candidate, got.labels)):
-                matrix += confusion_matrix(labels, item.mask, num_classes=classes, ignore_index=ignore_index)
+            count_against = partial(confusion_matrix, target=item.mask, num_classes=classes, ignore_index=ignore_index)
+            totals.reference += count_against(wanted.labels)
+            totals.candidate += count_against(got.labels)
         count += 1
         if progress is not None:
             progress(item.id)
