@@ -154,3 +154,7 @@ def _time(plan: BenchmarkPlan, runners: Mapping[str, Runner], rows: Mapping[str,
             continue
         row.latencies.append(outcome)
         row.peak_bytes = runner.peak_memory()
+
+
+def environment() -> dict[str, Any]:
+    """Machine and versions under which the figures hold."""
