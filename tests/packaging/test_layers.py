@@ -18,7 +18,7 @@ ENGINES = Path(etnet.trt.__file__).resolve().parent
 """`etnet.trt`: a folder of the package when installed from a wheel, the repository's `trt/` when editable."""
 
 LAYERS = {
-    1: {"errors", "types", "config", "manifest", "output", "sidecar", "native", "_native"},
+    1: {"errors", "types", "config", "manifest", "output", "sidecar", "native", "_native", "environment"},
     2: {"ops", "ndops"},
     3: {"data", "models", "losses", "metrics"},
     4: {"trt"},
@@ -37,6 +37,7 @@ WITHOUT_TORCH = [
     "etnet.config.load",
     "etnet.data.edges",
     "etnet.data.io",
+    "etnet.environment.diagnosis",
     "etnet.inference.predictor",
     "etnet.manifest",
     "etnet.metrics.overlap",

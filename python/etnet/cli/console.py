@@ -48,6 +48,15 @@ def newest_model() -> Path:
     return run
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "image"), counted(2, "image")
+    ('1 image', '2 images')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def closing_lines(results: Path, next_command: str, *, to_stderr: bool = False) -> None:
     """End a command: where its results are and what to run next.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etnet.cli.console import closing_lines, newest_model, note, output, progress_bar
+from etnet.cli.console import closing_lines, counted, newest_model, note, output, progress_bar
 
 if TYPE_CHECKING:
     from etnet.inference.folder import FolderOutcome, InputImages
@@ -113,7 +113,7 @@ def _report_failures(outcome: FolderOutcome, inputs: InputImages, *, folder: Pat
         raise DataError(outcome.failed[0][1])
     if outcome.failed:
         raise SomeFilesFailed(
-            f"{len(outcome.failed)} of {len(inputs.files)} images could not be segmented; "
+            f"{len(outcome.failed)} of {counted(len(inputs.files), 'image')} could not be segmented; "
             f"{target / 'failed.csv'} gives the reason for each, the first is: {outcome.failed[0][1]}"
         )
 
@@ -156,9 +156,10 @@ def _version(package: str) -> str | None:
 def _print_counts(outcome: FolderOutcome, inputs: InputImages) -> None:
     done = len(outcome.done)
     rate = f", {outcome.seconds / done:.2f} s per image" if done else ""
-    skipped = f", {inputs.skipped} other files skipped" if inputs.skipped else ""
+    skipped = f", {counted(inputs.skipped, 'other file')} skipped" if inputs.skipped else ""
     output().print(
-        f"{done} of {len(inputs.files)} images segmented in {outcome.seconds:.1f} s{rate}{skipped}", soft_wrap=True
+        f"{done} of {counted(len(inputs.files), 'image')} segmented in {outcome.seconds:.1f} s{rate}{skipped}",
+        soft_wrap=True,
     )
 
 

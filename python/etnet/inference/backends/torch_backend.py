@@ -44,6 +44,13 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch failed for want of memory; on a CPU only the text of the error tells."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        text in str(error).lower() for text in _OUT_OF_MEMORY
+    )
+
+
 def _check_cuda(index: int) -> None:
     if not torch.cuda.is_available():
         built_for = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
@@ -168,9 +175,7 @@ class TorchBackend:
                 lap("copy_out")
                 return outputs
         except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not any(
-                text in str(error).lower() for text in _OUT_OF_MEMORY
-            ):
+            if not is_out_of_memory(error):
                 raise
             count, height, width = images.shape[:3]
             raise EnvironmentFault(
