@@ -16,6 +16,7 @@ from etnet.cli.export import SizeType
 
 if TYPE_CHECKING:
     from etnet.export.benchmark import BenchmarkPlan, Row
+    from etnet.export.formats import ModelFiles
     from etnet.export.subject import Subject
 
 RUNS = Path("runs/benchmark")
@@ -67,12 +68,18 @@ class FloorType(click.ParamType[tuple[str, float]]):
 @click.option("--runs", type=click.IntRange(min=1), default=30, show_default=True, help="Timed runs per row.")
 @click.option("--size", type=SizeType(), help="Input size, multiples of 16 [default: as etnet export].")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to run.")
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads of each runtime [default: its own choice].")
-@click.option("--floor", "floors", type=FloorType(), multiple=True, help="End with exit code 5 if a format scores lower.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Processor threads of each runtime [default: its own choice]."
+)
+@click.option(
+    "--floor", "floors", type=FloorType(), multiple=True, help="End with exit code 5 if a format scores lower."
+)
 @click.option(
     "--output", "output_folder", type=click.Path(path_type=Path), metavar="DIR", help=f"Results [default: {RUNS}/NAME]."
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Also write all figures here.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Also write all figures here."
+)
 def command(
     model: Path | None,
     data: Path | None,
@@ -120,16 +127,14 @@ def command(
     )
     folder = create_output_folder(output_folder, parent=RUNS, name=run_name(path))
     _tell_subject(path, subject)
-    files = ModelFiles(
-        path, folder, size=subject.size, batch=(1, 1, max(batches)), calibration=subject.calibration
-    )
+    files = ModelFiles(path, folder, size=subject.size, batch=(1, 1, max(batches)), calibration=subject.calibration)
     rows = run_benchmark(plan, files, progress=note)
     report = _report(path, subject, plan, rows)
     write_json(folder / "benchmark.json", report)
     if json_file is not None:
         write_json(json_file, report)
     print_tables(rows)
-    closing_lines(folder, _next_command(rows, files, path))
+    closing_lines(folder, _next_command(rows, files))
     _check(rows, floors)
 
 
@@ -157,15 +162,14 @@ def _report(path: Path, subject: Subject, plan: BenchmarkPlan, rows: Sequence[Ro
     }
 
 
-def _next_command(rows: Sequence[Row], files: Any, path: Path) -> str:
+def _next_command(rows: Sequence[Row], files: ModelFiles) -> str:
     """Segment a folder with the fastest format that is a file of its own."""
     ran = [row for row in rows if row.latencies]
     if not ran:
         return "etnet doctor"
     fastest = min(ran, key=lambda row: 1 / row.latencies[0].images_per_second)
-    model = files.contestant(fastest.name).model
-    backend = files.contestant(fastest.name).backend
-    return f"etnet infer IMAGES/ --model {shlex.quote(str(model))} --backend {backend}"
+    contestant = files.contestant(fastest.name)
+    return f"etnet infer IMAGES/ --model {shlex.quote(str(contestant.model))} --backend {contestant.backend}"
 
 
 def _check(rows: Sequence[Row], floors: Sequence[tuple[str, float]]) -> None:
@@ -183,6 +187,8 @@ def _check(rows: Sequence[Row], floors: Sequence[tuple[str, float]]) -> None:
         for row in ran:
             value = getattr(row, _SCORES[score])
             if value is None:
-                raise CheckFailed(f"--floor {score}={floor}: not measured, because the images have no masks; add --data")
+                raise CheckFailed(
+                    f"--floor {score}={floor}: not measured, because the images have no masks; add --data"
+                )
             if not value >= floor:
                 raise CheckFailed(f"{row.name}: {score} is {value:.4f}, below the floor {floor}")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
+from datetime import date
 from typing import Any
 
 import numpy as np
 
+from etnet.environment.hardware import machine
+from etnet.environment.versions import versions
 from etnet.errors import EtnetError
 from etnet.export.formats import ModelFiles
 from etnet.inference.compare import ComparisonImage
 from etnet.inference.measure import Contestant, ContestantFailed, Latency, Runner, take_turns
 from etnet.metrics.overlap import OverlapScores, confusion_matrix
+from etnet.trt.driver import ask_driver
 from etnet.types import UInt8Array
+
+Progress = Callable[[str], None]
 
 
 @dataclass
@@ -76,7 +81,7 @@ class BenchmarkPlan:
     real_images: bool = True
 
 
-def run_benchmark(plan: BenchmarkPlan, files: ModelFiles, *, progress: Callable[[str], None] | None = None) -> list[Row]:
+def run_benchmark(plan: BenchmarkPlan, files: ModelFiles, *, progress: Progress = lambda _: None) -> list[Row]:
     """Measure every format; one that cannot run costs its row, not the others.
 
     Args:
@@ -87,12 +92,11 @@ def run_benchmark(plan: BenchmarkPlan, files: ModelFiles, *, progress: Callable[
     Returns:
         One row per format, in the order of the plan.
     """
-    tell = progress or (lambda _: None)
     rows = {name: Row(name) for name in plan.formats}
     with ExitStack() as stack:
         runners = {}
         for name, row in rows.items():
-            tell(f"preparing {name}")
+            progress(f"preparing {name}")
             try:
                 contestant = files.contestant(name)
                 runners[name] = stack.enter_context(_started(contestant, plan))
@@ -102,9 +106,9 @@ def run_benchmark(plan: BenchmarkPlan, files: ModelFiles, *, progress: Callable[
             row.ran_on = runners[name].ran_on
             row.file_bytes = contestant.model.stat().st_size
         if plan.real_images:
-            _score(plan, runners, rows, tell)
+            _score(plan, runners, rows, progress)
         for batch in plan.batches:
-            tell(f"timing batches of {batch}")
+            progress(f"timing batches of {batch}")
             _time(plan, {name: runner for name, runner in runners.items() if rows[name].reason is None}, rows, batch)
     return list(rows.values())
 
@@ -113,11 +117,11 @@ def _started(contestant: Contestant, plan: BenchmarkPlan) -> Runner:
     return Runner(contestant, device=plan.device, threads=plan.threads)
 
 
-def _score(plan: BenchmarkPlan, runners: Mapping[str, Runner], rows: Mapping[str, Row], tell: Callable[[str], None]) -> None:
+def _score(plan: BenchmarkPlan, runners: Mapping[str, Runner], rows: Mapping[str, Row], progress: Progress) -> None:
     """Labels of every format on every image: scores, and what differs from the first format."""
     reference: list[UInt8Array] | None = None
     for name, runner in runners.items():
-        tell(f"scoring {name}")
+        progress(f"scoring {name}")
         try:
             labels = [runner.labels(item.image) for item in plan.images]
         except ContestantFailed as failure:
@@ -158,3 +162,7 @@ def _time(plan: BenchmarkPlan, runners: Mapping[str, Runner], rows: Mapping[str,
 
 def environment() -> dict[str, Any]:
     """Machine and versions under which the figures hold."""
+    described = asdict(machine())
+    del described["available_memory_bytes"]
+    gpus = [vars(gpu) for gpu in ask_driver().gpus]
+    return {"date": date.today().isoformat(), "machine": described, "gpus": gpus, "versions": versions()}
