@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from etnet.cli.console import output
-from etnet.inference.measure import STAGES
+from etnet.inference.measure import PERCENTILES, STAGES
 
 if TYPE_CHECKING:
     from etnet.export.benchmark import Row
@@ -26,8 +26,8 @@ def print_tables(rows: Sequence[Row]) -> None:
     console = output()
     ran = [row for row in rows if row.latencies]
     if ran:
-        console.print(_formats(ran))
-        console.print(_stages(ran))
+        for table in (_formats(ran), _times(ran), _stages(ran)):
+            console.print(table)
     for row in rows:
         if row.reason is not None:
             console.print(Text.assemble((f"{row.name}: ", "bold"), row.reason), soft_wrap=True)
@@ -35,29 +35,30 @@ def print_tables(rows: Sequence[Row]) -> None:
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position < 2 else "right", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("format", "ran on") else "right", no_wrap=True)
     return table
 
 
 def _formats(rows: Sequence[Row]) -> Table:
-    table = _table(
-        "Formats",
-        *("format", "ran on", "MiB", "Dice", "mIoU", "differ %", "batch"),
-        *("p50 ms", "p95", "p99", "images/s", "speed", "peak MiB"),
-    )
-    slowest = {latency.batch: latency.images_per_second for latency in rows[0].latencies}
+    table = _table("Formats", "format", "ran on", "MiB", "Dice", "mIoU", "differ %", "peak MiB")
     for row in rows:
-        size = _number((row.file_bytes or 0) / MEBIBYTE, 0)
         differing = None if row.differing_labels is None else 100 * row.differing_labels
         scores = (_number(row.mean_dice, 4), _number(row.mean_iou, 4), _number(differing, 3))
-        first = (row.name, row.ran_on or NOTHING, size, *scores)
+        table.add_row(row.name, row.ran_on, _number((row.file_bytes or 0) / MEBIBYTE, 0), *scores, _peak(row))
+    return table
+
+
+def _times(rows: Sequence[Row]) -> Table:
+    """End to end; the speed is against the first format at the same batch size."""
+    table = _table("End to end", "format", "batch", "p50 ms", "p95 ms", "p99 ms", "images/s", "speed")
+    first = {latency.batch: latency.images_per_second for latency in rows[0].latencies}
+    for row in rows:
         for latency in row.latencies:
-            p50, p95, p99 = (_milliseconds(latency.total, p) for p in (50, 95, 99))
+            milliseconds = (_milliseconds(latency.total, percentile) for percentile in PERCENTILES)
             rate = latency.images_per_second
-            speed = f"{rate / slowest[latency.batch]:.2f}x" if latency.batch in slowest else NOTHING
-            table.add_row(*first, str(latency.batch), p50, p95, p99, _number(rate, 1), speed, _peak(row))
-            first = ("", "", "", "", "", "")
+            speed = f"{rate / first[latency.batch]:.2f}x" if latency.batch in first else NOTHING
+            table.add_row(row.name, str(latency.batch), *milliseconds, _number(rate, 1), speed)
     return table
 
 
