@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers.runs import tiny_recipe, tiny_run, write_disc_folder
-from helpers.weights import write_confident
 
 from etnet.cli.main import main
+from helpers.runs import tiny_recipe, tiny_run, write_disc_folder
+from helpers.weights import write_confident
 
 QUICK = ("--runs", "2", "--threads", "1", "--device", "cpu")
 

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.weights import write_confident
 
 from etnet.export.benchmark import BenchmarkPlan, run_benchmark
 from etnet.export.formats import ModelFiles
 from etnet.inference.compare import ComparisonImage
 from etnet.inference.predictor import Predictor
 from etnet.metrics.overlap import OverlapScores, confusion_matrix
+from helpers.weights import write_confident
 
 CLASSES = ("background", "vessel", "optic_disc")
 

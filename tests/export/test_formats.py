@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.weights import write_confident
 
 from etnet.errors import UsageError
 from etnet.export.formats import DEFAULT_FORMATS, FORMATS, ModelFiles, default_formats, parse_formats
 from etnet.inference.backends import BACKENDS
 from etnet.sidecar import read_sidecar
+from helpers.weights import write_confident
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import signal
 
 import numpy as np
 import pytest
-from helpers.weights import write_confident
 
 from etnet.inference.measure import Contestant, ContestantFailed, Latency, Runner, take_turns
 from etnet.inference.predictor import Predictor
+from helpers.weights import write_confident
 
 
 @pytest.fixture(scope="module")
