@@ -90,6 +90,7 @@ def prepare_build(
     output: Path,
     settings: BuildSettings,
     *,
+    model: Path | None = None,
     sidecar: Sidecar | None = None,
     driver: Driver | None = None,
 ) -> PreparedBuild:
@@ -99,6 +100,7 @@ def prepare_build(
         onnx: ONNX file exported by etnet.
         output: Path of the plan file.
         settings: What is asked for.
+        model: What errors name in a command line; by default `onnx`.
         sidecar: Description of an ONNX file that is still to be exported; by default that of `onnx`.
         driver: What the driver says; by default it is asked.
     """
@@ -107,7 +109,7 @@ def prepare_build(
         raise EnvironmentFault(
             f"{TITLES[settings.library]} measures kernels on the GPU that the engine will run on, but "
             f"{driver.problem}; build on that machine, or ahead of time for GPUs of other machines with: "
-            f"etnet build-engine {shlex.quote(str(onnx))} --backend tensorrt-rtx"
+            f"{_command(model or onnx, settings)} --backend tensorrt-rtx"
         )
     library = find_builder(settings.library)
     check_settings(settings, library)
@@ -119,6 +121,11 @@ def prepare_build(
     targets = settings.targets or tuple(name for name in library.targets if int(name[2:]) >= 80)
     gpu = None if library.builds_without_gpu else driver.gpus[0]
     return PreparedBuild(onnx, output, settings, sidecar, precision, spec, library, targets, gpu, driver)
+
+
+def _command(model: Path, settings: BuildSettings) -> str:
+    precision = [] if settings.precision is None else [f"--{settings.precision}"]
+    return shlex.join(["etnet", "build-engine", str(model), *precision])
 
 
 def run_build(prepared: PreparedBuild, progress: BuildObserver | None = None) -> Sidecar:

@@ -16,7 +16,7 @@ from etnet.inference.compare import Comparison, ComparisonImage, compare_predict
 from etnet.inference.predictor import Predictor
 from etnet.manifest import read_weights_info
 from etnet.output import disk_faults
-from etnet.sidecar import Sidecar, sidecar_path, write_sidecar
+from etnet.sidecar import QuantizedFor, Sidecar, sidecar_path, write_sidecar
 from etnet.types import UInt8Array
 
 
@@ -31,6 +31,7 @@ class ExportRequest:
         size: (height, width) that the network takes; None for all multiples of 16.
         batch: Smallest, best and largest batch of the engine built from the file.
         calibration: Images [H, W, 3], uint8, that show int8 the range of every layer; unused otherwise.
+        quantized_for: Kind of runtime that an int8 file is for.
     """
 
     weights: Path
@@ -39,6 +40,7 @@ class ExportRequest:
     size: tuple[int, int] | None = (512, 512)
     batch: tuple[int, int, int] = (1, 1, 8)
     calibration: Sequence[UInt8Array] = ()
+    quantized_for: QuantizedFor = "processor"
 
 
 def export_checked(
@@ -92,7 +94,7 @@ def _write(request: ExportRequest, draft: Path) -> Sidecar:
         return export_onnx(request.weights, draft, precision=request.precision, size=request.size, batch=request.batch)
     exact = draft.with_name("float.onnx")
     sidecar = export_onnx(request.weights, exact, size=request.size, batch=request.batch)
-    return quantize_onnx(exact, draft, sidecar, request.calibration)
+    return quantize_onnx(exact, draft, sidecar, request.calibration, target=request.quantized_for)
 
 
 def _compare(

@@ -55,15 +55,17 @@ def build_checked(
     Raises:
         CheckFailed: The engine loses more; nothing is left under its name.
     """
-    if not images:
-        return BuiltEngine(run_build(prepared, observer), None, "no images to compare on; name some with --verify DIR")
     if not prepared.driver.gpus:
-        return BuiltEngine(run_build(prepared, observer), None, f"an engine runs on a GPU, and {prepared.driver.problem}")
+        return BuiltEngine(run_build(prepared, observer), None, f"it runs on a GPU only, and {prepared.driver.problem}")
+    if not images:
+        return BuiltEngine(run_build(prepared, observer), None, "no images were given; name some with --verify DIR")
     output = prepared.output
     with ExitStack() as stack:
         with disk_faults(output):
             # Beside the output, so that taking its name is one step.
-            drafts = stack.enter_context(tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".etnet-engine-"))
+            drafts = stack.enter_context(
+                tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".etnet-engine-")
+            )
         draft = Path(drafts) / output.name
         sidecar = run_build(replace(prepared, output=draft), observer)
         found = examine(draft, sidecar, driver=prepared.driver)
