@@ -3,7 +3,8 @@
 
 namespace etnet {
 void bind_lovasz(pybind11::module_& module);
-}
+void bind_weighted_block(pybind11::module_& module);
+}  // namespace etnet
 
 #ifndef ETNET_WITH_CUDA
 #define ETNET_WITH_CUDA ""
@@ -13,7 +14,7 @@ void bind_lovasz(pybind11::module_& module);
 PYBIND11_MODULE(_native, module) {
     module.doc() = "Native kernels of etnet: functions of addresses and sizes.";
     // Raised whenever a signature changes; etnet.native refuses a module of another number.
-    module.attr("INTERFACE") = 2;
+    module.attr("INTERFACE") = 3;
     // How this module was built: versions of the compilers, and compute capabilities; "" for what was left out.
     pybind11::dict build;
     build["compiler"] = __VERSION__;
@@ -21,4 +22,5 @@ PYBIND11_MODULE(_native, module) {
     build["cuda_architectures"] = ETNET_CUDA_TARGETS;
     module.attr("BUILD") = build;
     etnet::bind_lovasz(module);
+    etnet::bind_weighted_block(module);
 }

@@ -12,7 +12,7 @@ from etnet.errors import EnvironmentFault
 if TYPE_CHECKING:
     from types import ModuleType
 
-INTERFACE = 2
+INTERFACE = 3
 """Number of the native interface that this Python code calls; `_native.INTERFACE` must be the same."""
 
 REBUILD = "rebuild it with `make venv` in a source tree, or `pip install --force-reinstall etnet`"
@@ -72,7 +72,8 @@ def has_cuda() -> bool:
 def _warn_once() -> None:
     _, reason = _load()
     warnings.warn(
-        f"{reason}; results stay the same, but losses are computed by slower PyTorch code; {REBUILD}.",
+        f"{reason}; results stay the same, but losses and weighted blocks are computed by slower PyTorch code; "
+        f"{REBUILD}.",
         NativeMissingWarning,
         stacklevel=4,
     )
