@@ -34,12 +34,6 @@ def test_a_process_of_its_own_gives_the_labels_and_times_of_a_predictor(weights,
         assert runner.peak_memory()["host"] > 2**25
 
 
-def test_options_reach_the_backend(weights):
-    contestant = Contestant("torch-bf16", weights, "torch", {"precision": "bfloat16"})
-    with Runner(contestant, device="cpu") as runner:
-        assert runner.ran_on == "torch cpu bfloat16"
-
-
 def test_a_model_that_cannot_be_loaded_gives_the_sentence_of_the_predictor(tmp_path):
     with pytest.raises(ContestantFailed, match="no such run directory or weights file"):
         Runner(Contestant("torch", tmp_path / "nothing.safetensors", "torch"))
@@ -56,8 +50,9 @@ def test_a_process_that_dies_is_told_by_its_signal_and_the_others_go_on(weights,
         assert str(outcomes[first]) == "first: its process was ended by SIGKILL"
 
 
-def test_an_image_that_does_not_fit_is_a_reason_not_a_dead_process(weights, image):
-    with Runner(Contestant("torch", weights, "torch")) as runner:
+def test_options_reach_the_backend_and_a_bad_image_is_a_reason_not_a_dead_process(weights, image):
+    with Runner(Contestant("torch-bf16", weights, "torch", {"precision": "bfloat16"}), device="cpu") as runner:
+        assert runner.ran_on == "torch cpu bfloat16"
         with pytest.raises(ContestantFailed, match=r"expected \[H, W, 3\]"):
             runner.labels(image[..., 0])
         assert runner.labels(image).shape == image.shape[:2]
