@@ -1,4 +1,4 @@
-"""A machine that only deploys has no PyTorch: it segments exported networks all the same, and reads weights' headers."""
+"""A machine that only deploys has no PyTorch: it segments with exported networks all the same."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def _require_exporter() -> None:
     missing = [name for name in ("torch", "timm", "onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise EnvironmentFault(
-            f"exporting needs {', '.join(missing)}, which this machine lacks; install with: pip install 'etnet[train]', "
+            f"exporting needs {', '.join(missing)}, which this machine lacks; install with: pip install 'etnet[train]' "
             "or export where the network was trained and copy the file"
         )
 
