@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from etnet.errors import EtnetError, UsageError
 from etnet.export.checked import ExportRequest, export_checked
 from etnet.inference.measure import Contestant
-from etnet.sidecar import NetworkPrecision
+from etnet.sidecar import NetworkPrecision, QuantizedFor
 from etnet.types import UInt8Array
 
 
@@ -114,15 +115,15 @@ class ModelFiles:
     def file(self, wanted: Format) -> Path:
         """The file that a format runs, see `contestant`."""
         given = {".onnx": "onnx", ".engine": "engine", ".plan": "engine"}.get(self.model.suffix.lower(), "weights")
-        if given == "weights":
-            if wanted.file == "weights":
-                return self.model
-            return self._made(wanted)
         if wanted.file == given:
-            self._require_precision(wanted)
+            if given != "weights":
+                self._require_precision(wanted)
             return self.model
-        if (given, wanted.file) == ("onnx", "engine"):
-            return self._made(wanted)
+        if wanted.file == "onnx" and given == "weights":
+            return self._onnx(wanted.precision, "processor")
+        if wanted.file == "engine" and given != "engine":
+            source = self.model if given == "onnx" else self._onnx(wanted.precision, "tensorrt")
+            return self._once(f"model-{wanted.precision}.engine", partial(self._build, source, wanted.precision))
         needs = "the run or weights" if wanted.file == "weights" else "the run or an ONNX file"
         raise UsageError(f"needs {needs}, and {self.model.name} was given")
 
@@ -135,26 +136,32 @@ class ModelFiles:
         if found != wanted.precision:
             raise UsageError(f"needs a file in {wanted.precision}, and {self.model.name} is in {found}")
 
-    def _made(self, wanted: Format) -> Path:
-        path = self.folder / f"model-{wanted.precision}.{wanted.file}"
-        if path.name in self._failures:
-            raise self._failures[path.name]
+    def _onnx(self, precision: NetworkPrecision, quantized_for: QuantizedFor) -> Path:
+        # Only integers differ between the runtimes.
+        marker = "-tensorrt" if precision == "int8" and quantized_for == "tensorrt" else ""
+        return self._once(f"model-{precision}{marker}.onnx", partial(self._export, precision, quantized_for))
+
+    def _once(self, name: str, make: Callable[[Path], None]) -> Path:
+        """The file of that name, made when it is not there; one reason is enough for all formats that lack it."""
+        path = self.folder / name
+        if name in self._failures:
+            raise self._failures[name]
         if not path.exists():
             try:
-                self._make(wanted, path)
+                make(path)
             except EtnetError as error:
-                # One reason is enough; a second format of this file need not try again.
-                self._failures[path.name] = error
+                self._failures[name] = error
                 raise
         return path
 
-    def _make(self, wanted: Format, path: Path) -> None:
-        if wanted.file == "engine":
-            from etnet.trt.builder import build_engine
-            from etnet.trt.settings import BuildSettings
-
-            source = self.model if self.model.suffix == ".onnx" else self._made(Format("", "onnx", wanted.precision))
-            build_engine(source, path, BuildSettings(precision=wanted.precision, batch=self._batch))
-            return
-        request = ExportRequest(self.model, path, wanted.precision, self._size, self._batch, self._calibration)
+    def _export(self, precision: NetworkPrecision, quantized_for: QuantizedFor, path: Path) -> None:
+        request = ExportRequest(
+            self.model, path, precision, self._size, self._batch, self._calibration, quantized_for=quantized_for
+        )
         export_checked(request, ())
+
+    def _build(self, source: Path, precision: NetworkPrecision, path: Path) -> None:
+        from etnet.trt.builder import build_engine
+        from etnet.trt.settings import BuildSettings
+
+        build_engine(source, path, BuildSettings(precision=precision, batch=self._batch))
