@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import bench_weighted_block
 import torch
 from torch import Tensor
 
@@ -335,6 +336,8 @@ def main() -> None:
         show(results)
         figures[f"lovasz_softmax_{kind}"] = results
         figures[f"targets_{kind}"] = judge(results, options)
+    print("\nWeighted block, maps of ET-Net at 512x512, milliseconds")
+    figures["weighted_block"] = bench_weighted_block.measure(options.device, rounds=31)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=2) + "\n")

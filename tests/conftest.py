@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,16 @@ def drive_root(real_data: Path) -> Path:
     if not root.is_dir():
         pytest.skip(f"no DRIVE data set in {real_data}")
     return root
+
+
+@pytest.fixture(scope="session")
+def exported_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """Weights and ONNX file of each kind of `export_kind`, exported once for all tests; copy what you change."""
+
+    @functools.cache
+    def export(kind: str) -> tuple[Path, Path]:
+        from helpers.backends import export_kind
+
+        return export_kind(kind, tmp_path_factory.mktemp(kind))
+
+    return export

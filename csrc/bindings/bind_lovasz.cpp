@@ -9,6 +9,7 @@
 
 #include "etnet/ops/lovasz_softmax.hpp"
 #include "etnet/ops/lovasz_softmax_cuda.hpp"
+#include "float_type.hpp"
 #include "pointer.hpp"
 
 namespace py = pybind11;
@@ -28,13 +29,6 @@ LovaszClasses classes_of(const std::string& name) {
     return name == "all" ? LovaszClasses::all : LovaszClasses::listed;
 }
 
-LogitsType logits_type_of(const std::string& name) {
-    require(name == "float32" || name == "float16" || name == "bfloat16", "logits_type is '", name,
-            "'; expected float32, float16 or bfloat16");
-    if (name == "float32") return LogitsType::float32;
-    return name == "float16" ? LogitsType::float16 : LogitsType::bfloat16;
-}
-
 TargetType target_type_of(const std::string& name) {
     require(name == "uint8" || name == "int32" || name == "int64", "target_type is '", name,
             "'; expected uint8, int32 or int64");
@@ -46,12 +40,6 @@ LovaszSoftmaxSizes sizes_of(std::int64_t images, std::int64_t channels, std::int
                             bool per_image, bool channels_last, bool with_gradient, const std::string& method,
                             std::int64_t bins, int threads) {
     return {images, channels, height, width, per_image, channels_last, with_gradient, method_of(method), bins, threads};
-}
-
-// Numbers of the type at the address, aligned to them.
-const void* logits_at(std::uintptr_t address, LogitsType type) {
-    if (type == LogitsType::float32) return pointer<const float>(address, "logits");
-    return pointer<const std::uint16_t>(address, "logits");
 }
 
 const void* target_at(std::uintptr_t address, TargetType type) {
@@ -77,8 +65,8 @@ struct Buffers {
 LovaszSoftmaxArguments arguments_of(const LovaszSoftmaxSizes& sizes, const Buffers& buffers, std::size_t alignment) {
     LovaszSoftmaxArguments arguments;
     arguments.sizes = sizes;
-    arguments.logits_type = logits_type_of(buffers.logits_type);
-    arguments.logits = logits_at(buffers.logits, arguments.logits_type);
+    arguments.logits_type = float_type_of(buffers.logits_type, "logits_type");
+    arguments.logits = numbers_at(buffers.logits, arguments.logits_type, "logits");
     arguments.target_type = target_type_of(buffers.target_type);
     arguments.target = target_at(buffers.target, arguments.target_type);
     arguments.has_ignore_index = buffers.ignore_index.has_value();

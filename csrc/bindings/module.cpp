@@ -5,6 +5,7 @@
 namespace etnet {
 void bind_confusion(pybind11::module_& module);
 void bind_lovasz(pybind11::module_& module);
+void bind_weighted_block(pybind11::module_& module);
 }  // namespace etnet
 
 #ifndef ETNET_WITH_CUDA
@@ -24,4 +25,5 @@ PYBIND11_MODULE(_native, module) {
     module.attr("BUILD") = build;
     etnet::bind_confusion(module);
     etnet::bind_lovasz(module);
+    etnet::bind_weighted_block(module);
 }

@@ -3,9 +3,9 @@
 
 #include <array>
 #include <cstdint>
-#include <cstring>
 
 #include "etnet/ops/lovasz_softmax.hpp"
+#include "half_precision.hpp"
 #include "lovasz_rows.hpp"
 
 namespace etnet {
@@ -54,37 +54,6 @@ struct PixelBlock {
     std::int64_t first;
     std::int64_t count;  // 1..kBlock
 };
-
-inline float widen(float value) {
-    return value;
-}
-
-struct BrainFloat {
-    std::uint16_t bits;
-};
-inline float widen(BrainFloat value) {
-    const std::uint32_t bits = static_cast<std::uint32_t>(value.bits) << 16;
-    float result = 0.0F;
-    std::memcpy(&result, &bits, sizeof result);
-    return result;
-}
-
-struct HalfFloat {
-    std::uint16_t bits;
-};
-inline float widen(HalfFloat value) {
-    // The exponent is moved to its place in float32 and its bias corrected by a multiplication, also for denormals.
-    const std::uint32_t magnitude = static_cast<std::uint32_t>(value.bits & 0x7FFFU) << 13;
-    float result = 0.0F;
-    std::memcpy(&result, &magnitude, sizeof result);
-    result *= 0x1p112F;
-    std::uint32_t bits = 0;
-    std::memcpy(&bits, &result, sizeof bits);
-    bits |= (value.bits & 0x7C00U) == 0x7C00U ? 0x7F800000U : 0U;
-    bits |= static_cast<std::uint32_t>(value.bits & 0x8000U) << 16;
-    std::memcpy(&result, &bits, sizeof result);
-    return result;
-}
 
 class LovaszInputs {
   public:

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <string>
 
-#include "etnet/ops/lovasz_softmax_cuda.hpp"
+#include "etnet/error.hpp"
 
 namespace etnet {
 
@@ -17,10 +17,10 @@ inline void check_cuda(cudaError_t status, const char* step) {
 }
 
 template <class Kernel, class... Arguments>
-void launch(const char* name, Kernel kernel, std::int64_t blocks, int threads, std::size_t shared_bytes,
+void launch(const char* name, Kernel kernel, std::int64_t blocks, dim3 threads, std::size_t shared_bytes,
             cudaStream_t stream, const Arguments&... arguments) {
     if (blocks == 0) return;
-    kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes, stream>>>(arguments...);
+    kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, stream>>>(arguments...);
     check_cuda(cudaGetLastError(), name);
 }
 

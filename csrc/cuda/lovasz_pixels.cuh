@@ -1,13 +1,11 @@
 // Logits, targets and softmax of one pixel on the device, and the numbers that all Lovasz-Softmax kernels share.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
 
 #include "etnet/lovasz_formula.hpp"
 #include "etnet/ops/lovasz_softmax.hpp"
+#include "half_precision.cuh"
 #include "launch.cuh"
 
 namespace etnet {
@@ -57,16 +55,6 @@ struct DeviceSegment {
         return value >= 0 && value < channels ? static_cast<std::int32_t>(value) : -2;
     }
 };
-
-__device__ inline float widen(float value) {
-    return value;
-}
-__device__ inline float widen(__half value) {
-    return __half2float(value);
-}
-__device__ inline float widen(__nv_bfloat16 value) {
-    return __bfloat162float(value);
-}
 
 // With two classes the error is the other class's probability, for both. NaN if a probability is.
 template <class Logit>

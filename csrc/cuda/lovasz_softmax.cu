@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "etnet/lovasz_check.hpp"
+#include "etnet/ops/lovasz_softmax_cuda.hpp"
 #include "lovasz_methods.cuh"
 
 namespace etnet {

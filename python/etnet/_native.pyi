@@ -70,3 +70,83 @@ def lovasz_softmax_cuda(
     stream: int,
 ) -> None: ...
 def lovasz_softmax_look_up_cuda(sizes: LovaszSoftmaxSizes, buffers: LovaszSoftmaxBuffers, *, stream: int) -> None: ...
+
+class WeightedBlockSizes:
+    def __init__(
+        self,
+        *,
+        images: int,
+        channels: int,
+        hidden: int,
+        height: int,
+        width: int,
+        channels_last: bool,
+        x_type: str,
+        parameter_type: str,
+        threads: int,
+    ) -> None: ...
+
+def weighted_block_workspace_bytes(sizes: WeightedBlockSizes) -> int: ...
+def weighted_block(
+    sizes: WeightedBlockSizes,
+    *,
+    x: int,
+    w1: int,
+    b1: int,
+    w2: int,
+    b2: int,
+    state: int,
+    out: int,
+    workspace: int,
+    workspace_bytes: int,
+) -> None: ...
+def weighted_block_backward(
+    sizes: WeightedBlockSizes,
+    *,
+    x: int,
+    w1: int,
+    w2: int,
+    state: int,
+    gradient_out: int,
+    gradient_x: int,
+    gradient_w1: int,
+    gradient_b1: int,
+    gradient_w2: int,
+    gradient_b2: int,
+    workspace: int,
+    workspace_bytes: int,
+) -> None: ...
+
+# Only in a build with CUDA.
+def weighted_block_cuda_workspace_bytes(sizes: WeightedBlockSizes) -> int: ...
+def weighted_block_cuda(
+    sizes: WeightedBlockSizes,
+    *,
+    x: int,
+    w1: int,
+    b1: int,
+    w2: int,
+    b2: int,
+    state: int,
+    out: int,
+    workspace: int,
+    workspace_bytes: int,
+    stream: int,
+) -> None: ...
+def weighted_block_backward_cuda(
+    sizes: WeightedBlockSizes,
+    *,
+    x: int,
+    w1: int,
+    w2: int,
+    state: int,
+    gradient_out: int,
+    gradient_x: int,
+    gradient_w1: int,
+    gradient_b1: int,
+    gradient_w2: int,
+    gradient_b2: int,
+    workspace: int,
+    workspace_bytes: int,
+    stream: int,
+) -> None: ...

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 INTERFACE = 3
 """Number of the native interface that this Python code calls; `_native.INTERFACE` must be the same."""
 
-_REBUILD = "rebuild it with `make venv` in a source tree, or `pip install --force-reinstall etnet`"
+REBUILD = "rebuild it with `make venv` in a source tree, or `pip install --force-reinstall etnet`"
 
 
 class NativeMissingWarning(RuntimeWarning):
@@ -37,6 +37,11 @@ def _load() -> tuple[ModuleType | None, str]:
     return module, ""
 
 
+def state() -> tuple[ModuleType | None, str]:
+    """The native module, or None with the reason why it cannot be used; warns of nothing."""
+    return _load()
+
+
 def module() -> ModuleType | None:
     """The native module, or None (with one warning per process) where it is missing or of another version."""
     loaded, _ = _load()
@@ -53,7 +58,7 @@ def require() -> ModuleType:
     """
     loaded, reason = _load()
     if loaded is None:
-        raise EnvironmentFault(f"{reason}; {_REBUILD}.")
+        raise EnvironmentFault(f"{reason}; {REBUILD}.")
     return loaded
 
 
@@ -67,7 +72,8 @@ def has_cuda() -> bool:
 def _warn_once() -> None:
     _, reason = _load()
     warnings.warn(
-        f"{reason}; results stay the same, but losses and scores are computed by slower Python code; {_REBUILD}.",
+        f"{reason}; results stay the same, but losses, weighted blocks and scores are computed by slower Python code; "
+        f"{REBUILD}.",
         NativeMissingWarning,
         stacklevel=4,
     )

@@ -23,6 +23,7 @@ METADATA_KEY = "etnet"
 FORMAT_VERSION = 1
 
 NetworkPrecision = Literal["fp32", "fp16", "int8"]
+QuantizedFor = Literal["processor", "tensorrt"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class InputSpec:
     width: int | None
     batch: tuple[int, int, int] = (1, 1, 8)
     size_profile: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """The fixed (height, width); None where the size is free."""
+        return None if self.height is None or self.width is None else (self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class EngineSpec:
         library_version: Exact version of the library that built it; another one refuses it unless `compatibility` says
             otherwise.
         onnx_sha256: SHA-256 of the ONNX file that it was built from.
+        onnx: Name of that file.
         gpu: Name of the GPU it was built on; None where it was built without one.
         compute_capability: (major, minor) of that GPU; None without one.
         targets: Compute capabilities it was built for without a GPU, such as `sm86`; empty with one.
@@ -85,6 +92,7 @@ class EngineSpec:
     library: Literal["tensorrt", "tensorrt-rtx"]
     library_version: str
     onnx_sha256: str
+    onnx: str = "model.onnx"
     gpu: str | None = None
     compute_capability: tuple[int, int] | None = None
     targets: tuple[str, ...] = ()
@@ -108,6 +116,8 @@ class Sidecar:
         source: The weights.
         versions: Versions of the packages that made the file.
         verification: Figures of the comparison with PyTorch; None where none was made.
+        quantized_for: Of an int8 file, the kind of runtime whose integers it holds: unsigned activations for
+            processors, signed ones around zero for TensorRT; None for other precisions.
         engine: What only an engine has; None for ONNX.
         file_sha256: SHA-256 of the model file; None inside the file's own metadata.
         file_bytes: Length of the model file; None inside the file's own metadata.
@@ -121,6 +131,7 @@ class Sidecar:
     source: Source
     versions: dict[str, str] = field(default_factory=dict)
     verification: dict[str, Any] | None = None
+    quantized_for: QuantizedFor | None = None
     engine: EngineSpec | None = None
     file_sha256: str | None = None
     file_bytes: int | None = None

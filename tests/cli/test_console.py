@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from etnet.cli.console import closing_lines, note, progress_bar, warn
+from etnet.cli.console import closing_lines, counted, note, progress_bar, warn
 
 
 def test_closing_lines_are_plain_and_never_wrapped_when_copied(capsys, monkeypatch):
@@ -51,3 +51,8 @@ def test_a_bar_on_a_terminal_goes_to_stderr(capsys, monkeypatch):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Working" in captured.err
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 images"), (1, "1 image"), (2, "2 images")])
+def test_one_of_a_kind_is_singular(number, text):
+    assert counted(number, "image") == text

@@ -164,6 +164,17 @@ def test_a_full_output_folder_is_refused_and_untouched(here, model):
     assert evaluate(model, "--data", "data", "--output", "out", "--overwrite").exit_code == 0
 
 
+def test_overwriting_leaves_no_picture_of_former_scores_and_every_other_file(here, model):
+    overlays = here / "out/overlays"
+    overlays.mkdir(parents=True)
+    for name in ("worst_1_gone.png", "best_3_gone.png", "worst_case.png", "best_1_notes.txt"):
+        (overlays / name).touch()
+    assert evaluate(model, "--data", "data", "--output", "out", "--overwrite").exit_code == 0
+    names = {path.name for path in overlays.iterdir()}
+    assert {"worst_case.png", "best_1_notes.txt"} < names
+    assert {name[-6:] for name in names - {"worst_case.png", "best_1_notes.txt"}} == {"_0.png", "_1.png"}
+
+
 def test_a_broken_image_stops_the_scoring_with_its_name(here, model):
     path = here / "data/test/images/1.png"
     path.write_bytes(path.read_bytes()[:60])
@@ -190,4 +201,4 @@ def test_drive_is_scored_over_the_whole_image_and_inside_the_field_of_view(here,
     regions = json.loads((here / "out/metrics.json").read_text("utf-8"))["regions"]
     assert regions["whole_image"]["pooled"]["pixels"] == 584 * 565
     assert 0.6 * 584 * 565 < regions["field_of_view"]["pooled"]["pixels"] < 0.75 * 584 * 565
-    assert "Inside the field of view, 1 images" in result.stdout
+    assert "Inside the field of view, 1 image " in result.stdout

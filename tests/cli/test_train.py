@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -45,8 +46,31 @@ def test_a_run_ends_with_where_it_is_and_what_comes_next(discs: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "Encoder starts from random weights." in result.stderr
     assert "Results: runs/train/folder" in result.stdout
-    assert "Next: etnet evaluate runs/train/folder" in result.stdout
+    assert f"Next: etnet evaluate runs/train/folder --data {discs} --split validation\n" in result.stdout
     assert Path("runs/train/folder/weights/last.safetensors").is_file()
+
+
+def test_the_next_command_can_be_typed_as_it_stands(working_folder: Path) -> None:
+    discs = write_disc_folder(working_folder / "my discs")
+    result = etnet("train", "--recipe", "folder", "--data", discs, "--epochs", "1", "--output", "a run", *SETTINGS)
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("Next: etnet "))
+    scored = etnet(*shlex.split(line)[2:])
+    assert scored.exit_code == 0, scored.stderr
+
+
+def test_without_held_out_images_the_next_command_predicts(discs: Path) -> None:
+    nothing_held_out = (*SETTINGS, "--set", "data.validation_fraction=0")
+    result = etnet(
+        "train", "--recipe", "folder", "--data", discs, "--epochs", "1", "--output", "a run", *nothing_held_out
+    )
+    assert "Next: etnet infer IMAGES/ --model 'a run' --overlay\n" in result.stdout
+
+
+def test_resuming_a_run_that_is_not_there_names_the_newest(discs: Path) -> None:
+    etnet("train", "--recipe", "folder", "--data", discs, "--epochs", "1", *SETTINGS)
+    result = etnet("train", "--resume", "--output", "runs/train/foldr")
+    assert result.exit_code == 2
+    assert "runs/train/foldr does not exist, and the newest run is runs/train/folder; give" in sentence_of(result)
 
 
 def test_shorthand_options_win_over_set(discs: Path) -> None:
@@ -80,6 +104,7 @@ def test_resume_finds_the_newest_run_and_its_data(discs: Path) -> None:
         (["--recipe", "folder", "--data", "discs", *SETTINGS, "--set", "model.encoder_weights=no.pth"], 3, "no.pth"),
         (["--resume"], 2, "no run under runs/train"),
         (["--resume", "--output", "discs"], 2, "does not exist"),
+        (["--resume", "--output", "nowhere"], 2, "nowhere does not exist, and there is no run under runs/train either"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_leaves_nothing_behind(
@@ -96,7 +121,7 @@ def test_resuming_with_another_recipe_names_the_keys(discs: Path) -> None:
     etnet("train", "--recipe", "folder", "--data", discs, *SETTINGS, "--epochs", "1", "--output", "run")
     result = etnet("train", "--resume", "--output", "run", "--set", "loss.alpha=0.5")
     assert result.exit_code == 2
-    assert "loss.alpha differ(s)" in sentence_of(result)
+    assert "run was started with other values of loss.alpha;" in sentence_of(result)
 
 
 def test_an_unknown_option_or_command_names_the_nearest() -> None:

@@ -42,3 +42,40 @@ def write_untrained(path: Path, recipe: Recipe | None = None, *, seed: int = 0) 
     network = build_model(recipe.model, len(recipe.data.class_names))
     save_weights(path, network.state_dict(), encode_header(recipe=recipe, iteration=1, epoch=1, data_root="data"))
     return path
+
+
+def write_confident(path: Path, recipe: Recipe | None = None, *, seed: int = 0) -> Path:
+    """A weights file of a random network as training would leave one, but for what it learned.
+
+    Its batch normalisations have moved from their start, so that leaving them out shows, and its classes differ by more
+    than rounding, so that two runtimes that compute the same give the same labels.
+    """
+    import torch
+    from torch import nn
+
+    from etnet.models import build_model
+    from etnet.training.checkpoint import save_weights
+
+    recipe = recipe or small_recipe()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    network = build_model(recipe.model, len(recipe.data.class_names))
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.normal_(0, 0.3, generator=generator)
+                layer.running_var.uniform_(0.5, 2.0, generator=generator)
+                layer.weight.uniform_(0.7, 1.4, generator=generator)
+                layer.bias.normal_(0, 0.3, generator=generator)
+        heads = [network.classifier]
+        if network.edge_guidance is not None:
+            heads.append(network.edge_guidance.classifier)
+        for head in heads:
+            head.weight.normal_(0, 1.0, generator=generator)
+        # Every class somewhere: each logit is centred on what it is on the average of a smooth image.
+        image = nn.functional.interpolate(torch.randn(2, 3, 6, 6, generator=generator), size=(64, 64), mode="bicubic")
+        for head, logits in zip(heads, network.eval()(image), strict=False):
+            head.bias.sub_(logits.mean(dim=(0, 2, 3)))
+    save_weights(path, network.state_dict(), encode_header(recipe=recipe, iteration=1, epoch=1, data_root="data"))
+    return path

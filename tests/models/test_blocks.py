@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import cv2
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from etnet.models.blocks import (
     lateral,
     upsample,
 )
+from etnet.ops.weighted_block import PLAIN_BELOW
 from helpers.models import random_images
 
 
@@ -43,6 +46,63 @@ def test_weighted_block_multiplies_each_channel_by_its_weight():
     weights = expit(inner @ expand.T + block.expand.bias.detach().numpy())
     expected = features.numpy() * weights[:, :, None, None]
     np.testing.assert_allclose(block(features).detach().numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_training_by_the_operator_follows_the_plain_formula(dtype, memory_format):
+    torch.manual_seed(0)
+    block = WeightedBlock(32)
+    features = random_images(2, 32, 64, 72).to(dtype).contiguous(memory_format=memory_format)
+    assert features.numel() > PLAIN_BELOW["training"]
+    wide = features.double().requires_grad_()
+    features.requires_grad_()
+    out = block(features)
+    assert "Etnet" in type(out.grad_fn).__name__ or "etnet" in str(out.grad_fn)
+    out.backward(torch.ones_like(out))
+    gradients = [parameter.grad.double() for parameter in block.parameters()]
+    block = block.double()
+    expected = block(wide)
+    expected_gradients = torch.autograd.grad(expected, [wide, *block.parameters()], torch.ones_like(expected))
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=tolerance)
+    torch.testing.assert_close(
+        [features.grad.double(), *gradients], list(expected_gradients), atol=1e-4, rtol=tolerance
+    )
+
+
+def test_exported_block_consists_of_standard_operators():
+    block = WeightedBlock(16).eval()
+    features = random_images(2, 16, 6, 5)
+    for strict in (False, True):
+        program = torch.export.export(block, (features,), strict=strict)
+        called = {str(node.target).split(".")[0] for node in program.graph.nodes if node.op == "call_function"}
+        assert called == {"aten"}
+        torch.testing.assert_close(program.module()(features), block(features))
+
+
+def test_traced_block_consists_of_standard_operators():
+    block = WeightedBlock(16).eval()
+    features = random_images(2, 16, 6, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is on its way out, its users are not
+        traced = torch.jit.trace(block, features)
+    kinds = {node.kind() for node in traced.inlined_graph.nodes()}
+    assert "aten::sigmoid" in kinds
+    assert {kind.split("::")[0] for kind in kinds} <= {"aten", "prim"}
+
+
+def test_block_compiles_without_a_graph_break():
+    torch.compiler.reset()
+    block = WeightedBlock(16)
+    features = random_images(2, 16, 6, 5)
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(features), block(features))
+
+
+def test_names_of_the_parameters_are_those_of_published_weights():
+    assert list(WeightedBlock(16).state_dict()) == ["reduce.weight", "reduce.bias", "expand.weight", "expand.bias"]
+    assert WeightedBlock(16).state_dict()["reduce.weight"].shape == (8, 16, 1, 1)
 
 
 @pytest.mark.parametrize(("channels", "inner"), [(256, 16), (64, 8), (8, 8)])

@@ -39,13 +39,6 @@ def extreme_case(name: str, large: float) -> Case:
     return Case(name, (signs * large, target), smooth=False)
 
 
-@pytest.fixture
-def torch_threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 CASES = [
     random_case("binary", (2, 2, 6, 5)),
     random_case("four_classes", (3, 4, 5, 7)),

@@ -84,3 +84,39 @@ def test_check_target_passes_what_is_in_range():
     reference.check_target(torch.tensor([[[0, 1, 255]]]), num_classes=2, ignore_index=255)
     with pytest.raises(DataError, match=r"value 255 at \[image 0, row 0, column 2\]"):
         reference.check_target(torch.tensor([[[0, 1, 255]]]), num_classes=2, ignore_index=None)
+
+
+def block_inputs(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(4)
+    shapes = ((2, 5, 4, 3), (3, 5), (3,), (5, 3), (5,))
+    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+
+
+def test_weighted_block_is_two_convolutions_of_the_mean():
+    x, w1, b1, w2, b2 = block_inputs()
+    context = torch.nn.functional.adaptive_avg_pool2d(x, 1)
+    hidden = torch.nn.functional.conv2d(context, w1[:, :, None, None], b1).clamp(min=0)
+    scale = 1 / (1 + torch.exp(-torch.nn.functional.conv2d(hidden, w2[:, :, None, None], b2)))
+    torch.testing.assert_close(reference.weighted_block(x, w1, b1, w2, b2), x * scale)
+
+
+def test_weighted_block_autograd_agrees_with_finite_differences():
+    assert torch.autograd.gradcheck(reference.weighted_block, [tensor.requires_grad_() for tensor in block_inputs()])
+
+
+def test_weighted_block_closed_form_gradients_are_those_of_autograd():
+    x, w1, b1, w2, b2 = block_inputs(torch.float32)
+    leaves = [tensor.requires_grad_() for tensor in (x, w1, b1, w2, b2)]
+    gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
+    out, state = reference.weighted_block_with_state(*(leaf.detach() for leaf in leaves))
+    expected_out = reference.weighted_block(*leaves)
+    expected = torch.autograd.grad(expected_out, leaves, gradient)
+    torch.testing.assert_close(out, expected_out.detach())
+    closed = reference.weighted_block_backward(gradient, x.detach(), state, w1.detach(), w2.detach())
+    torch.testing.assert_close(closed, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_weighted_block_keeps_float64_and_the_type_of_the_map():
+    parameters = block_inputs(torch.float32)[1:]
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        assert reference.weighted_block(torch.ones(1, 5, 2, 2, dtype=dtype), *parameters).dtype == dtype

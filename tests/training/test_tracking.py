@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from etnet.data.io import read_image
-from etnet.errors import EnvironmentFault
+from etnet.errors import CheckFailed, EnvironmentFault
+from etnet.training import tracking
 from etnet.training.tracking import MetricsLog, draw_curves
 
 
@@ -53,3 +54,43 @@ def test_an_unwritable_table_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").mkdir()
     with pytest.raises(EnvironmentFault, match=r"metrics\.csv"):
         log.add({"epoch": 1, "loss": 1.0})
+
+
+def test_curves_of_a_run_that_fails_are_drawn_and_its_error_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match="not finite"), MetricsLog(tmp_path, keep_until_epoch=0) as log:
+        log.add({"epoch": 1, "loss": 0.5})
+        raise CheckFailed("the loss is not finite")
+    assert read_image(tmp_path / "curves.png").std() > 0
+
+
+def test_curves_that_cannot_be_drawn_do_not_hide_why_the_run_failed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(CheckFailed, match="not finite"), MetricsLog(run, keep_until_epoch=0) as log:
+        log.add({"epoch": 1, "loss": 0.5})
+        (run / "curves.png").mkdir()
+        raise CheckFailed("the loss is not finite")
+    with pytest.raises(EnvironmentFault, match=r"curves\.png"), MetricsLog(run, keep_until_epoch=1):
+        pass
+
+
+def test_tensorboard_is_closed_even_when_the_curves_cannot_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Board:
+        closed = False
+
+        def add_scalar(self, *_: object) -> None:
+            pass
+
+        def close(self) -> None:
+            self.closed = True
+
+    board = Board()
+    monkeypatch.setattr(tracking, "_tensorboard", lambda run: board)
+    log = MetricsLog(tmp_path, keep_until_epoch=0)
+    log.add({"epoch": 1, "loss": 0.5})
+    (tmp_path / "curves.png").mkdir()
+    with pytest.raises(EnvironmentFault):
+        log.close()
+    assert board.closed

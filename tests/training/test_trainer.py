@@ -14,9 +14,11 @@ from etnet.cli.main import main
 from etnet.config.load import load_recipe
 from etnet.data.datasets import open_dataset
 from etnet.data.io import read_image
-from etnet.errors import CheckFailed, DataError, ModelFileError, UsageError
+from etnet.data.mask_values import scan_masks
+from etnet.errors import CheckFailed, DataError, EnvironmentFault, ModelFileError, UsageError
 from etnet.inference.predictor import Predictor
 from etnet.manifest import read_weights_info
+from etnet.training.step import Stepper
 from etnet.training.tracking import SilentObserver
 from helpers.runs import tiny_recipe, tiny_run, write_disc_folder
 
@@ -223,3 +225,115 @@ def test_images_that_join_the_folder_later_do_not_turn_training_images_into_held
     assert held_out & trained, "the folder was grown so that training images would be held out"
     assert result.exit_code == 3
     assert "was trained on" in result.stderr
+
+
+class FailAt(SilentObserver):
+    """Makes every step from an iteration on fail as torch does when a GPU's memory is full."""
+
+    def __init__(self, iteration: int, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        self.iteration, self.monkeypatch, self.error = iteration, monkeypatch, error
+
+    def on_step(self, *, iteration: int, **_: float) -> None:
+        def fail(*_: object) -> None:
+            raise self.error
+
+        if iteration == self.iteration:
+            self.monkeypatch.setattr(Stepper, "_run", fail)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError()],
+    ids=["GPU", "CPU"],
+)
+def test_too_little_memory_names_what_to_lower_and_keeps_the_last_checkpoint(
+    error: Exception, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EnvironmentFault, match=r"train on 2 crops of 32x32 pixels.*--batch-size.*data\.crop_size"):
+        tiny_run(tiny_recipe(), discs, tmp_path / "run", observer=FailAt(4, monkeypatch, error))
+    assert read_weights_info(tmp_path / "run" / "weights" / "last.safetensors").iteration == 3
+
+
+def test_other_errors_of_a_step_are_not_taken_for_too_little_memory(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        tiny_run(
+            tiny_recipe(), discs, tmp_path / "run", observer=FailAt(1, monkeypatch, RuntimeError("shape mismatch"))
+        )
+
+
+@pytest.mark.parametrize("fraction", [0, 0.25], ids=["nothing held out", "held out"])
+def test_weights_that_the_last_step_spoilt_are_never_saved(
+    fraction: float, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, plain_step = tmp_path / "run", Stepper.run
+    recipe = tiny_recipe(f"data.validation_fraction={fraction}")
+    tiny_run(tiny_recipe(f"data.validation_fraction={fraction}", "training.epochs=3"), discs, run)
+    before = {path.name: path.read_bytes() for path in (run / "weights").iterdir()}
+    total = 16 if fraction == 0 else 12
+    steps = iter(range(3 * total // 4 + 1, total + 1))
+
+    def spoiling_step(self: Stepper, batch: object, rate: float) -> object:
+        result = plain_step(self, batch, rate)
+        if next(steps) == total:
+            with torch.no_grad():
+                next(self.network.parameters()).fill_(float("nan"))
+        return result
+
+    monkeypatch.setattr(Stepper, "run", spoiling_step)
+    with pytest.raises(CheckFailed, match=rf"not finite after iteration {total} .*not saved; lower optimizer.base_lr"):
+        tiny_run(recipe, discs, run, resume=True)
+    assert {path.name: path.read_bytes() for path in (run / "weights").iterdir()} == before
+
+
+class Listener(SilentObserver):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def on_message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def test_a_run_begins_with_its_numbers_of_images(discs: Path, tmp_path: Path) -> None:
+    listener = Listener()
+    tiny_run(tiny_recipe("training.epochs=1"), discs, tmp_path / "run", observer=listener)
+    assert listener.messages[:2] == [
+        f"Training test_resnet on cpu into {tmp_path / 'run'}",
+        "6 training images, 2 held out",
+    ]
+    assert not [text for text in listener.messages if text.startswith("Warning")]
+
+
+def test_a_class_that_no_training_mask_holds_is_warned_of(discs: Path, tmp_path: Path) -> None:
+    listener = Listener()
+    recipe = tiny_recipe(
+        "training.epochs=1", "data.class_names=[background, cup, disc]", "data.mask_values={0: 0, 128: 1, 255: 2}"
+    )
+    tiny_run(recipe, discs, tmp_path / "run", observer=listener)
+    (warning,) = (text for text in listener.messages if text.startswith("Warning"))
+    assert warning.startswith("Warning: no training mask holds cup, so the network")
+
+
+def test_nothing_is_announced_before_the_data_were_checked(discs: Path, tmp_path: Path) -> None:
+    (discs / "masks" / "disc_0.png").unlink()
+    listener = Listener()
+    with pytest.raises(DataError, match="disc_0"):
+        tiny_run(tiny_recipe(), discs, tmp_path / "run", observer=listener)
+    assert listener.messages == []
+
+
+def test_every_mask_is_scanned_once_for_both_splits(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned: list[Path] = []
+
+    def counting(paths):
+        scanned.extend(paths)
+        return scan_masks(paths)
+
+    monkeypatch.setattr("etnet.data.datasets.folder.scan_masks", counting)
+    tiny_run(tiny_recipe("training.epochs=1"), discs, tmp_path / "run")
+    assert sorted(scanned) == sorted((discs / "masks").iterdir())

@@ -1,4 +1,4 @@
-// Errors of the native part: a wrong argument is reported by exception before any work starts.
+// Errors of the native part, reported by exception: wrong arguments, before any work starts, and failures of CUDA.
 #pragma once
 
 #include <sstream>
@@ -10,6 +10,12 @@ namespace etnet {
 class ArgumentError : public std::invalid_argument {
   public:
     using std::invalid_argument::invalid_argument;
+};
+
+// A call of the CUDA runtime failed; the message names the step. Python sees a RuntimeError.
+class CudaError : public std::runtime_error {
+  public:
+    using std::runtime_error::runtime_error;
 };
 
 template <class... Parts>

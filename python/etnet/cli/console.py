@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +28,42 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Print one warning on stderr."""
     messages().print(Text.assemble(("Warning: ", "yellow"), text), soft_wrap=True)
+
+
+def newest_model() -> Path:
+    """The newest run directory, for commands that were given none; says which it is.
+
+    Raises:
+        UsageError: There is no run.
+    """
+    from etnet.errors import UsageError
+    from etnet.manifest import newest_run
+
+    run = newest_run()
+    if run is None:
+        raise UsageError(
+            "no model was given and runs/train holds no trained run; train one with "
+            "'etnet train --recipe folder --data YOUR_DATA', or try 'etnet demo' first"
+        )
+    note(f"Model: {run} (the newest run; name another to choose it)")
+    return run
+
+
+def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns on stdout; long values are not broken, so that paths can be copied."""
+    filled = [(name, value) for name, value in rows if value]
+    width = max((len(name) for name, _ in filled), default=0)
+    for name, value in filled:
+        output().print(Text.assemble((name.ljust(width + 2), "bold"), value), soft_wrap=True)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "image"), counted(2, "image")
+    ('1 image', '2 images')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def closing_lines(results: Path, next_command: str, *, to_stderr: bool = False) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
-from etnet.cli.console import closing_lines, note, output, progress_bar, warn
+from etnet.cli.console import closing_lines, counted, note, output, progress_bar, warn
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,7 +81,7 @@ def command(
     predictor = Predictor.load(weights, backend="torch", device=device)
     if split in ("train", "all"):
         warn(f"--split {split} scores images that the network may have been trained on")
-    note(f"Scoring {len(dataset)} images of {data} ({split}) with {weights} on {predictor.backend.name}")
+    note(f"Scoring {counted(len(dataset), 'image')} of {data} ({split}) with {weights} on {predictor.backend.name}")
     with progress_bar() as bar:
         task = bar.add_task("Scoring", total=len(dataset))
         report = evaluate(
@@ -169,7 +169,7 @@ def region_table(title: str, region: RegionScores, class_names: tuple[str, ...])
     from rich.text import Text
 
     table = Table(
-        title=f"{title}, {region.images} images",
+        title=f"{title}, {counted(region.images, 'image')}",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from etnet.cli.console import closing_lines, note, output, progress_bar
+from etnet.cli.console import closing_lines, counted, newest_model, note, output, progress_bar
 
 if TYPE_CHECKING:
     from etnet.inference.folder import FolderOutcome, InputImages
@@ -78,7 +76,7 @@ def command(
     inputs = find_images(folder)
     if output_folder is not None:
         check_output_folder(output_folder, overwrite=overwrite)
-    weights = resolve_model(model or _newest_run())
+    weights = resolve_model(model or newest_model())
     predictor = Predictor.load(weights, backend=backend, device=device, threads=threads)
     note(f"Segmenting with {weights} on {predictor.backend.name}")
     target = create_output_folder(output_folder, parent=RUNS, name=_results_name(folder))
@@ -113,23 +111,9 @@ def _report_failures(outcome: FolderOutcome, inputs: InputImages, *, folder: Pat
         raise DataError(outcome.failed[0][1])
     if outcome.failed:
         raise SomeFilesFailed(
-            f"{len(outcome.failed)} of {len(inputs.files)} images could not be segmented; "
+            f"{len(outcome.failed)} of {counted(len(inputs.files), 'image')} could not be segmented; "
             f"{target / 'failed.csv'} gives the reason for each, the first is: {outcome.failed[0][1]}"
         )
-
-
-def _newest_run() -> Path:
-    from etnet.errors import UsageError
-    from etnet.manifest import newest_run
-
-    run = newest_run()
-    if run is None:
-        raise UsageError(
-            "no --model was given and runs/train holds no trained run; train one with "
-            "'etnet train --recipe folder --data YOUR_DATA', or try 'etnet demo' first"
-        )
-    note(f"Model: {run} (the newest run; choose another with --model)")
-    return run
 
 
 def _results_name(folder: Path) -> str:
@@ -140,6 +124,8 @@ def _results_name(folder: Path) -> str:
 def _summary(
     outcome: FolderOutcome, inputs: InputImages, predictor: Predictor, *, settings: dict[str, Any]
 ) -> dict[str, Any]:
+    from etnet.environment.versions import versions
+
     results = outcome.to_dict()
     counts = {"found": len(inputs.files), **results.pop("counts"), "skipped_other_files": inputs.skipped}
     return {
@@ -152,27 +138,13 @@ def _summary(
     }
 
 
-def versions() -> dict[str, str | None]:
-    """Versions of etnet, Python and the packages that influence a result."""
-    from etnet import __version__
-
-    packages = ("torch", "onnxruntime", "openvino", "numpy", "opencv-python-headless", "pillow")
-    return {"etnet": __version__, "python": platform.python_version(), **{name: _version(name) for name in packages}}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _print_counts(outcome: FolderOutcome, inputs: InputImages) -> None:
     done = len(outcome.done)
     rate = f", {outcome.seconds / done:.2f} s per image" if done else ""
-    skipped = f", {inputs.skipped} other files skipped" if inputs.skipped else ""
+    skipped = f", {counted(inputs.skipped, 'other file')} skipped" if inputs.skipped else ""
     output().print(
-        f"{done} of {len(inputs.files)} images segmented in {outcome.seconds:.1f} s{rate}{skipped}", soft_wrap=True
+        f"{done} of {counted(len(inputs.files), 'image')} segmented in {outcome.seconds:.1f} s{rate}{skipped}",
+        soft_wrap=True,
     )
 
 

@@ -17,6 +17,11 @@ COMMANDS = {
     "train": "Train a network on a data set or on your own folder.",
     "evaluate": "Score a trained network on labelled images.",
     "infer": "Segment an image or a folder of images.",
+    "export": "Make an ONNX file that runs without PyTorch.",
+    "build-engine": "Build a TensorRT engine.",
+    "benchmark": "Compare formats: size, scores, latency, memory.",
+    "inspect": "Show what a model file is and whether it runs here.",
+    "doctor": "Show what is installed, what works and what is missing.",
 }
 """Commands in the order of a first visit, each with its line in the help; `etnet.cli.<name>` holds it."""
 
@@ -85,6 +90,7 @@ def main() -> None:
     First time here:      etnet demo
     Retinal vessels:      etnet train --recipe drive --data DRIVE/
     Your own images:      etnet train --recipe folder --data my_folder/   (with images/ and masks/)
+    Something is missing: etnet doctor
 
     Exit codes: 0 done, 2 wrong usage, 3 data, 4 environment, 5 a check failed, 6 some files failed.
     """

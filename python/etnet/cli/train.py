@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -103,6 +104,13 @@ def _run_to_resume(
             "--resume: there is no run under runs/train; start one with etnet train --recipe ... --data ..."
         )
     last = run / "weights" / "last.safetensors"
+    if not run.is_dir():
+        newest = newest_run()
+        known = f"the newest run is {newest}" if newest is not None else "there is no run under runs/train either"
+        raise UsageError(
+            f"--resume: {run} does not exist, and {known}; give the folder of a run with --output, "
+            "or leave --resume away to start one there"
+        )
     if not last.is_file():
         raise UsageError(
             f"--resume: {last} does not exist; the run was stopped before its first checkpoint, start it anew"
@@ -113,7 +121,7 @@ def _run_to_resume(
     changed = sorted(set(_differences(info.recipe, recipe)) - RESUMABLE)
     if changed:
         raise UsageError(
-            f"--resume: {', '.join(changed)} differ(s) from the recipe that {run} was started with; "
+            f"--resume: {run} was started with other values of {', '.join(changed)}; "
             "leave --recipe and --set away, or start a new run"
         )
     return run, recipe, Path(info.data_root)
@@ -142,7 +150,6 @@ def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None,
     with joined_processes() as group, ExitStack() as stack:
         if run is None and group.is_main:
             run = stack.enter_context(fresh_run_folder(output, recipe.name))
-            note(f"Training {recipe.model.encoder} on {target} into {run}")
         folder = group.agree_on(run)
         observer = stack.enter_context(TrainingDisplay()) if group.is_main else SilentObserver()
         result = train(recipe, data_root=root, run=folder, device=target, observer=observer, resume=resume, group=group)
@@ -153,11 +160,19 @@ def _report(ctx: click.Context, result: TrainingResult) -> None:
     run = result.run
     if result.signal_number is not None:
         note(f"Stopped after iteration {result.iterations} of {result.total}; everything so far is saved.")
-        closing_lines(run, f"etnet train --resume --output {run}")
+        closing_lines(run, f"etnet train --resume --output {shlex.quote(str(run))}")
         ctx.exit(128 + result.signal_number)
     if result.best_score is not None:
         note(f"Best mean foreground Dice on the held-out images: {result.best_score:.4f}")
-    closing_lines(run, f"etnet evaluate {run} --data FOLDER   or   etnet infer IMAGES/ --model {run}")
+    closing_lines(run, _next_command(result))
+
+
+def _next_command(result: TrainingResult) -> str:
+    """Score the held-out images, where there are any: their folder is known, that of new images is not."""
+    run = shlex.quote(str(result.run))
+    if result.best_score is None:
+        return f"etnet infer IMAGES/ --model {run} --overlay"
+    return f"etnet evaluate {run} --data {shlex.quote(str(result.data_root))} --split validation"
 
 
 class TrainingDisplay:

@@ -48,6 +48,7 @@ class PairedFiles:
         mapping: From stored mask values to class indices.
         fields_of_view: Field-of-view file per sample, nonzero inside; None where the data set has none.
         intensity_window: (low, high) mapped to 0..255 in images of more than 8 bits.
+        values: The distinct stored values of each mask file.
     """
 
     ids: tuple[str, ...]
@@ -56,9 +57,15 @@ class PairedFiles:
     mapping: MaskMapping
     fields_of_view: tuple[Path, ...] | None = None
     intensity_window: tuple[float, float] | None = None
+    values: tuple[frozenset[int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def classes_present(self) -> frozenset[int]:
+        """Class indices (and the ignore index) that occur in at least one of the masks."""
+        return frozenset(self.mapping.classes[value] for value in frozenset[int]().union(*self.values))
 
     @property
     def mask_values(self) -> Mapping[int, int]:
@@ -91,6 +98,7 @@ class PairedFiles:
             images=tuple(self.images[index] for index in indices),
             masks=tuple(self.masks[index] for index in indices),
             fields_of_view=None if views is None else tuple(views[index] for index in indices),
+            values=tuple(self.values[index] for index in indices),
         )
 
 

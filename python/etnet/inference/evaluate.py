@@ -209,7 +209,16 @@ def write_extremes(
         path = folder / f"{label}_{image.id}.png"
         write_png(path, picture)
         pictures.append(path)
+    _remove_former(folder, pictures)
     return pictures
+
+
+def _remove_former(folder: Path, pictures: Sequence[Path]) -> None:
+    """Remove what an earlier scoring wrote here under these names: it shows other scores."""
+    with disk_faults(folder):
+        for label in ("worst", "best"):
+            for path in set(folder.glob(f"{label}_[0-9]_*.png")) - set(pictures):
+                path.unlink()
 
 
 def choose_extremes(ranked: Sequence[ImageCounts]) -> list[tuple[str, ImageCounts]]:

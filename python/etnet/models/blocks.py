@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from etnet.ops.weighted_block import twin_is_better, weighted_block
 
 
 def upsample(features: Tensor, scale: int) -> Tensor:
@@ -105,10 +109,18 @@ class WeightedBlock(nn.Module):
         self.expand = nn.Conv2d(inner, channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Weigh a map [N, channels, H, W]; returns the same shape."""
-        context = features.mean(dim=(2, 3), keepdim=True)
-        weights = torch.sigmoid(self.expand(functional.relu(self.reduce(context))))
-        return features * weights
+        """Weigh a map [N, channels, H, W]; returns the same shape.
+
+        By the operator `etnet.ops.weighted_block` where that is faster. Compilers and exporters see the plain formula,
+        which the ones fuse with its neighbours and the others can write down.
+        """
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if traced or twin_is_better(features, trains=torch.is_grad_enabled()):
+            context = features.mean(dim=(2, 3), keepdim=True)
+            weights = torch.sigmoid(self.expand(functional.relu(self.reduce(context))))
+            return features * weights
+        w1, w2 = self.reduce.weight.flatten(1), self.expand.weight.flatten(1)
+        return weighted_block(features, w1, cast("Tensor", self.reduce.bias), w2, cast("Tensor", self.expand.bias))
 
 
 def initialize_blocks(module: nn.Module) -> None:

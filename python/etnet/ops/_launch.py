@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,19 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 256
 
-LOGITS_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+FLOAT_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""What the kernels read; everything is computed in float32."""
 TARGET_TYPES = (torch.uint8, torch.int32, torch.int64)
 
 
 def gradient_like(logits: Tensor) -> Tensor:
     """Uninitialised float32 memory for the gradient [N, C, H, W], in the layout of the logits."""
     return torch.empty(logits.shape, dtype=torch.float32, device=logits.device, memory_format=_memory_format(logits))
+
+
+def map_like(x: Tensor) -> Tensor:
+    """Uninitialised memory for a map [N, C, H, W], in the type and layout in which the kernels read `x`."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=_memory_format(x))
 
 
 def weights_like(logits: Tensor, *, per_image: bool, bins: int) -> Tensor:
@@ -147,14 +154,20 @@ def _call(logits: Tensor, target: Tensor, options: LovaszOptions) -> Iterator[tu
         "target_type": _type_name(target),
         "ignore_index": options.ignore_index,
     }
-    on_device = torch.cuda.device(logits.device) if logits.is_cuda else nullcontext()
+    with _on_device(logits.device):
+        yield _sizes(logits, options, threads=torch.get_num_threads()), inputs
+
+
+@contextmanager
+def _on_device(device: torch.device) -> Iterator[None]:
+    """Makes a CUDA device the current one; translates the errors of the native part."""
     try:
-        with on_device:
-            yield _sizes(logits, options, threads=torch.get_num_threads()), inputs
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            yield
     except ValueError as error:
         raise DataError(str(error)) from None
     except RuntimeError as error:
-        raise EnvironmentFault(f"the native kernels failed on {logits.device}: {error}") from error
+        raise EnvironmentFault(f"the native kernels failed on {device}: {error}") from error
 
 
 def _outputs(options: LovaszOptions, gradient: Tensor, weights: Tensor, scratch: Tensor) -> dict[str, int]:
@@ -179,8 +192,125 @@ def _sizes(logits: Tensor, options: LovaszOptions, *, threads: int) -> Any:
     )
 
 
+def weighted_block(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[Tensor, Tensor]:
+    """Runs the forward pass of csrc/include/etnet/ops/weighted_block.hpp for the device of the map.
+
+    Args:
+        x: Map [N, C, H, W], float32, float16 or bfloat16, not empty.
+        w1: Matrix [R, C]; all parameters are of one type of these three, on the device of the map.
+        b1: Bias [R].
+        w2: Matrix [C, R].
+        b2: Bias [C].
+
+    Returns:
+        The weighed map, of the type and layout of `x`, and the state [N, 2 C + R], float32, for the backward pass.
+
+    Raises:
+        DataError: The map is larger than the kernels take.
+        EnvironmentFault: The CUDA runtime reports an error.
+    """
+    x = x.contiguous(memory_format=_memory_format(x))
+    inputs = {"w1": w1.contiguous(), "b1": b1.contiguous(), "w2": w2.contiguous(), "b2": b2.contiguous()}
+    outputs = {"out": map_like(x), "state": weighted_block_state_like(x, w1)}
+    _run_weighted_block("weighted_block", x, w1, inputs | outputs)
+    return outputs["out"], outputs["state"]
+
+
+def weighted_block_backward(
+    gradient: Tensor, x: Tensor, state: Tensor, w1: Tensor, w2: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Runs the backward pass.
+
+    Args:
+        gradient: Gradient with respect to the weighed map [N, C, H, W], of the type of `x`.
+        x: As for `weighted_block`.
+        state: What `weighted_block` returned.
+        w1: As for `weighted_block`.
+        w2: As for `weighted_block`.
+
+    Returns:
+        Gradients with respect to `x`, of its type and layout, and to `w1`, `b1`, `w2`, `b2`, float32.
+    """
+    memory_format = _memory_format(x)
+    x, gradient = x.contiguous(memory_format=memory_format), gradient.contiguous(memory_format=memory_format)
+    inputs = {"gradient_out": gradient, "state": state.contiguous(), "w1": w1.contiguous(), "w2": w2.contiguous()}
+    names = ("gradient_x", "gradient_w1", "gradient_b1", "gradient_w2", "gradient_b2")
+    gradients = weighted_block_gradients_like(x, w1, w2)
+    outputs = dict(zip(names, gradients, strict=True))
+    _run_weighted_block("weighted_block_backward", x, w1, inputs | outputs)
+    return gradients
+
+
+def weighted_block_state_like(x: Tensor, w1: Tensor) -> Tensor:
+    """Uninitialised memory for mean, hidden and scale of every image, [N, C + R + C], float32."""
+    return torch.empty((x.shape[0], 2 * x.shape[1] + w1.shape[0]), dtype=torch.float32, device=x.device)
+
+
+def weighted_block_gradients_like(x: Tensor, w1: Tensor, w2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Uninitialised memory for the gradients of map and parameters; those of the parameters are float32."""
+    w1, w2 = (torch.empty(matrix.shape, dtype=torch.float32, device=x.device) for matrix in (w1, w2))
+    return map_like(x), w1, torch.empty_like(w1[:, 0]), w2, torch.empty_like(w2[:, 0])
+
+
+def _run_weighted_block(function: str, x: Tensor, w1: Tensor, tensors: dict[str, Tensor]) -> None:
+    kernels = native.require()
+    addresses = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    key = (*x.shape, w1.shape[0], _memory_format(x), x.dtype, w1.dtype)
+    with _on_device(x.device):
+        if not x.is_cuda:
+            sizes, needed = _weighted_block_sizes("weighted_block_workspace_bytes", torch.get_num_threads(), *key)
+            scratch = _scratch(needed, x.device)
+            getattr(kernels, function)(
+                sizes, x=x.data_ptr(), **addresses, workspace=scratch.data_ptr(), workspace_bytes=needed
+            )
+            return
+        sizes, needed = _weighted_block_sizes("weighted_block_cuda_workspace_bytes", 1, *key)
+        scratch = _scratch(needed, x.device)
+        getattr(kernels, function + "_cuda")(
+            sizes,
+            x=x.data_ptr(),
+            **addresses,
+            workspace=scratch.data_ptr(),
+            workspace_bytes=needed,
+            stream=torch.cuda.current_stream().cuda_stream,
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _weighted_block_sizes(
+    function: str,
+    threads: int,
+    images: int,
+    channels: int,
+    height: int,
+    width: int,
+    hidden: int,
+    layout: torch.memory_format,
+    dtype: torch.dtype,
+    parameter_type: torch.dtype,
+) -> tuple[Any, int]:
+    """Sizes of a call and the scratch memory that it needs; kept, because a network asks for the same ones again."""
+    kernels = native.require()
+    sizes = kernels.WeightedBlockSizes(
+        images=images,
+        channels=channels,
+        hidden=hidden,
+        height=height,
+        width=width,
+        channels_last=layout == torch.channels_last,
+        x_type=_name(dtype),
+        parameter_type=_name(parameter_type),
+        threads=threads,
+    )
+    return sizes, getattr(kernels, function)(sizes)
+
+
 def _type_name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    return _name(tensor.dtype)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _scratch(size: int, device: torch.device) -> Tensor:

@@ -96,7 +96,7 @@ def lovasz_softmax(
         return reference.lovasz_softmax(logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index)
     _require_kernel(logits, method)
     loss: Tensor = torch.ops.etnet.lovasz_softmax(
-        logits if logits.dtype in _launch.LOGITS_TYPES else logits.float(),
+        logits if logits.dtype in _launch.FLOAT_TYPES else logits.float(),
         target if target.dtype in _launch.TARGET_TYPES else target.long(),
         classes if isinstance(classes, str) else "listed",
         [] if isinstance(classes, str) else list(classes),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch.nn import functional
 
 from etnet.errors import DataError
 
@@ -208,3 +209,69 @@ def check_target(target: Tensor, *, num_classes: int, ignore_index: int | None) 
         f"target holds the value {int(target[image, row, column])} at [image {image}, row {row}, column {column}]; "
         f"expected a class index in 0..{num_classes - 1}{ignore}"
     )
+
+
+def weighted_block(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    """Weighs the channels of a map by its global context (paper Fig. 2b), differentiable by autograd.
+
+    Args:
+        x: Map [N, C, H, W], floating point; float64 is kept, everything else computed in float32.
+        w1: Matrix [R, C] of the first 1x1 convolution, floating point.
+        b1: Its bias [R].
+        w2: Matrix [C, R] of the second one.
+        b2: Its bias [C].
+
+    Returns:
+        x * sigmoid(w2 relu(w1 mean(x) + b1) + b2), [N, C, H, W], of the type of `x`.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return weighted_block(x, w1, b1, w2, b2)
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    w1, b1, w2, b2 = (parameter.to(wide) for parameter in (w1, b1, w2, b2))
+    features = x.to(wide)
+    hidden = torch.relu(functional.linear(features.mean(dim=(2, 3)), w1, b1))
+    scale = torch.sigmoid(functional.linear(hidden, w2, b2))
+    return (features * scale[:, :, None, None]).to(x.dtype)
+
+
+def weighted_block_with_state(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[Tensor, Tensor]:
+    """The result of `weighted_block`, and mean, hidden units and scale of every image for the backward pass.
+
+    Args:
+        x: As for `weighted_block`, not empty.
+        w1: As for `weighted_block`.
+        b1: As for `weighted_block`.
+        w2: As for `weighted_block`.
+        b2: As for `weighted_block`.
+
+    Returns:
+        The weighed map [N, C, H, W] and the state [N, C + R + C], float32.
+    """
+    mean = x.mean(dim=(2, 3), dtype=torch.float32)
+    hidden = torch.relu(mean @ w1.float().T + b1.float())
+    scale = torch.sigmoid(hidden @ w2.float().T + b2.float())
+    return (x.float() * scale[:, :, None, None]).to(x.dtype), torch.cat((mean, hidden, scale), dim=1)
+
+
+def weighted_block_backward(
+    gradient: Tensor, x: Tensor, state: Tensor, w1: Tensor, w2: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `weighted_block` in closed form, without autograd.
+
+    Args:
+        gradient: Gradient with respect to the weighed map [N, C, H, W].
+        x: As for `weighted_block`.
+        state: What `weighted_block_with_state` returned.
+        w1: As for `weighted_block`.
+        w2: As for `weighted_block`.
+
+    Returns:
+        Gradients with respect to `x`, of its type, and to `w1`, `b1`, `w2`, `b2`, float32.
+    """
+    mean, hidden, scale = state.split((x.shape[1], w1.shape[0], x.shape[1]), dim=1)
+    outer = (gradient.float() * x.float()).sum(dim=(2, 3)) * scale * (1 - scale)
+    inner = torch.where(hidden <= 0, 0, outer @ w2.float())
+    shift = inner @ w1.float() / (x.shape[2] * x.shape[3])
+    gradient_x = gradient.float() * scale[:, :, None, None] + shift[:, :, None, None]
+    return gradient_x.to(x.dtype), inner.T @ mean, inner.sum(dim=0), outer.T @ hidden, outer.sum(dim=0)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from etnet.config.schema import Recipe
 from etnet.data.loader import Batch
-from etnet.errors import CheckFailed, UsageError
-from etnet.inference.backends.torch_backend import Precision
+from etnet.errors import CheckFailed, EnvironmentFault, UsageError
+from etnet.inference.backends.torch_backend import Precision, is_out_of_memory
 from etnet.losses import EdgeSupervisedLoss
 from etnet.training.distributed import ProcessGroup
 
@@ -87,7 +87,21 @@ class Stepper:
 
         Raises:
             CheckFailed: The loss or its gradient is not finite; the weights are not updated, the samples are named.
+            EnvironmentFault: The device has too little memory.
         """
+        try:
+            return self._run(batch, learning_rate)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            count, _, height, width = batch.images.shape
+            raise EnvironmentFault(
+                f"{self.device} has too little memory to train on {count} crops of {height}x{width} pixels at once; "
+                "lower --batch-size or --set data.crop_size, or take a smaller model.encoder; "
+                "a checkpoint saved before stays"
+            ) from error
+
+    def _run(self, batch: Batch, learning_rate: float) -> StepResult:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         masks = batch.masks.to(self.device, non_blocking=True)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import importlib.util
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from etnet.errors import EtnetError
 from etnet.output import replacing, write_csv
 
 if TYPE_CHECKING:
@@ -67,6 +70,16 @@ class MetricsLog:
             self.rows = [row for row in rows if row["epoch"] <= keep_until_epoch]
         self._board = _tensorboard(run)
 
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The error that ended the run is the one to tell, not that its curves could not be drawn either.
+        with nullcontext() if error is None else suppress(EtnetError):
+            self.close()
+
     def add(self, row: Mapping[str, float]) -> None:
         """Append a row, keyed by column, and write the table.
 
@@ -82,11 +95,17 @@ class MetricsLog:
                 self._board.add_scalar(key, value, int(row["epoch"]))
 
     def close(self) -> None:
-        """Draw the curves and close TensorBoard."""
-        if self.rows:
-            draw_curves(self.rows, self._curves)
-        if self._board is not None:
-            self._board.close()
+        """Draw the curves and close TensorBoard.
+
+        Raises:
+            EnvironmentFault: The picture cannot be written.
+        """
+        try:
+            if self.rows:
+                draw_curves(self.rows, self._curves)
+        finally:
+            if self._board is not None:
+                self._board.close()
 
 
 def draw_curves(rows: list[dict[str, float]], path: Path) -> None:

@@ -8,7 +8,7 @@ run stands. An epoch ends with the iteration that completes another pass over th
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +18,11 @@ import torch
 
 from etnet.config.schema import Recipe
 from etnet.data.dataset import SegmentationDataset
-from etnet.data.datasets import open_dataset
+from etnet.data.datasets import open_training_splits
 from etnet.data.io import write_png
 from etnet.data.loader import build_training_loader
 from etnet.data.preview import training_preview
-from etnet.errors import DataError
+from etnet.errors import CheckFailed, DataError
 from etnet.manifest import WeightsInfo, encode_header, read_weights_info
 from etnet.models import build_model, load_encoder_weights
 from etnet.training.checkpoint import restore_training, save_weights, training_tensors
@@ -41,6 +41,7 @@ class TrainingResult:
 
     Attributes:
         run: Run folder.
+        data_root: Folder of the data set.
         iterations: Optimizer steps done, earlier parts of a resumed run included.
         total: Steps that the recipe asks for.
         best_score: Highest mean foreground Dice on the held-out images, None without any.
@@ -48,6 +49,7 @@ class TrainingResult:
     """
 
     run: Path
+    data_root: Path
     iterations: int
     total: int
     best_score: float | None
@@ -136,8 +138,7 @@ class _Run:
         group.share_of(recipe.training.batch_size)
         seed = recipe.training.seed
         torch.manual_seed(seed)
-        self.training_set = open_dataset(recipe.data, data_root, "train", seed=seed)
-        self.validation_set = open_dataset(recipe.data, data_root, "validation", seed=seed)
+        self.training_set, self.validation_set = open_training_splits(recipe.data, data_root, seed=seed)
         for index in range(len(self.validation_set)):
             # Decoded once now: a damaged held-out image must not end the run at its first validation.
             self.validation_set.load(index)
@@ -171,7 +172,8 @@ class _Run:
         report = load_encoder_weights(self.network, self.recipe.model.encoder_weights)
         if not self.group.is_main:
             return
-        self.observer.on_message(report.summary())
+        for sentence in (*self._what_is_trained(), report.summary()):
+            self.observer.on_message(sentence)
         write_run_description(
             self.run,
             self.recipe,
@@ -180,6 +182,18 @@ class _Run:
             validation_ids=self.validation_set.ids,
         )
         write_png(self.run / "training_samples.png", training_preview(self.training_set, self.recipe))
+
+    def _what_is_trained(self) -> Iterator[str]:
+        yield f"Training {self.recipe.model.encoder} on {self.device} into {self.run}"
+        count = len(self.training_set)
+        yield f"{count} training {'image' if count == 1 else 'images'}, {len(self.validation_set)} held out"
+        names = self.recipe.data.class_names
+        absent = [name for index, name in enumerate(names) if index not in self.training_set.classes_present]
+        if absent:
+            yield (
+                f"Warning: no training mask holds {', '.join(absent)}, so the network will not learn that; "
+                "see data.class_names and data.mask_values"
+            )
 
     def restore(self) -> None:
         """Take up the run where `last` left it."""
@@ -195,13 +209,14 @@ class _Run:
 
     def execute(self) -> TrainingResult:
         """Train to the end of the recipe, or to a signal."""
-        log = MetricsLog(self.run, keep_until_epoch=self._epoch(self.start)) if self.group.is_main else None
+        keep = self._epoch(self.start)
+        records = MetricsLog(self.run, keep_until_epoch=keep) if self.group.is_main else nullcontext()
         self.observer.on_start(done=self.start, total=self.total)
-        with catch_stop_signals() as stop:
+        with records as log, catch_stop_signals() as stop:
             iteration = self._loop(log, stop)
-        if log is not None:
-            log.close()
-        return TrainingResult(self.run, iteration, self.total, self.progress.best_score, stop.signal_number)
+        return TrainingResult(
+            self.run, self.data_root, iteration, self.total, self.progress.best_score, stop.signal_number
+        )
 
     def _loop(self, log: MetricsLog | None, stop: StopRequest) -> int:
         loader = build_training_loader(
@@ -260,6 +275,7 @@ class _Run:
             self._save_last(iteration)
 
     def _validate(self, epoch: int, iteration: int) -> dict[str, float]:
+        self._require_finite_weights(iteration)
         scores = validate(self.network, self.validation_set, recipe=self.recipe)
         score = scores.mean_foreground_dice
         if self.progress.best_score is None or score > self.progress.best_score:
@@ -272,11 +288,22 @@ class _Run:
             **vars(self.progress),
             "scaler": self.stepper.scaler.state_dict(),
         }
+        self._require_finite_weights(iteration)
         save_weights(self.last, training_tensors(self.network, self.optimizer), self._header(iteration, state))
 
     def _save_best(self, iteration: int) -> None:
         path = self.run / "weights" / "best.safetensors"
         save_weights(path, self.network.state_dict(), self._header(iteration, {}))
+
+    def _require_finite_weights(self, iteration: int) -> None:
+        """A step may spoil the weights after its own loss was seen to be finite; only the next loss would tell."""
+        spoilt = [name for name, tensor in self.network.state_dict().items() if not tensor.isfinite().all()]
+        if spoilt:
+            raise CheckFailed(
+                f"{self.run}: the weights are not finite after iteration {iteration} ({spoilt[0]} and "
+                f"{len(spoilt) - 1} more), so they were not saved; lower optimizer.base_lr, or set "
+                "optimizer.clip_gradient_norm: 1.0"
+            )
 
     def _header(self, iteration: int, state: Mapping[str, Any]) -> dict[str, str]:
         return encode_header(

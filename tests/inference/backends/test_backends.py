@@ -45,7 +45,7 @@ def test_a_backend_for_other_files_says_what_it_runs(file, backend, words):
         choose_backend(Path(file), backend)
 
 
-@pytest.mark.parametrize("name", ["torch"])
+@pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
 def test_a_missing_runtime_names_the_command_that_installs_it(name, monkeypatch):
     entry = BACKENDS[name]
     monkeypatch.delitem(sys.modules, entry.module, raising=False)

@@ -33,6 +33,8 @@
 
 #include <cstdint>
 
+#include "etnet/float_type.hpp"
+
 namespace etnet {
 
 enum class LovaszClasses {
@@ -43,7 +45,7 @@ enum class LovaszClasses {
 
 enum class LovaszMethod { sort, histogram };
 
-enum class LogitsType { float32, float16, bfloat16 };
+using LogitsType = FloatType;
 enum class TargetType { uint8, int32, int64 };
 
 struct LovaszSoftmaxSizes {

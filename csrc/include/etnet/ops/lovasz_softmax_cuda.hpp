@@ -8,17 +8,10 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 
 #include "etnet/ops/lovasz_softmax.hpp"
 
 namespace etnet {
-
-// A call of the CUDA runtime failed; the message names the step. Python sees a RuntimeError.
-class CudaError : public std::runtime_error {
-  public:
-    using std::runtime_error::runtime_error;
-};
 
 // Size of the scratch memory. sort: 16 bytes per pixel of a segment, 8 more unless there are two classes, and what the
 // sorting library asks for on the current device. histogram: tables of `bins` numbers. Throws ArgumentError for sizes

@@ -40,10 +40,29 @@ def open_dataset(data: DataSection, root: Path, split: Split, *, seed: int = 0) 
     """
     if split not in SPLITS:
         raise UsageError(f"split {split!r} does not exist; choose one of {', '.join(SPLITS)}")
+    if split in ("test", "all"):
+        return _open_part(data, root, "test" if split == "test" else "train")
+    training, validation = open_training_splits(data, root, seed=seed)
+    return training if split == "train" else validation
+
+
+def open_training_splits(data: DataSection, root: Path, *, seed: int) -> tuple[PairedFiles, PairedFiles]:
+    """Opens `train` and `validation` together, so that every mask is read and checked once.
+
+    Args:
+        data: What the recipe says about data.
+        root: Folder of the data set.
+        seed: Chooses the hold-out.
+
+    Raises:
+        DataError: A folder or file is missing, unreadable or does not fit the others.
+    """
+    dataset = _open_part(data, root, "train")
+    parts = hold_out(len(dataset), fraction=data.validation_fraction, seed=seed)
+    return dataset.subset(parts.train), dataset.subset(parts.validation)
+
+
+def _open_part(data: DataSection, root: Path, part: Literal["train", "test"]) -> PairedFiles:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected the folder of the {data.dataset!r} data set")
-    dataset = OPENERS[data.dataset](data, root, part="test" if split == "test" else "train")
-    if split in ("test", "all"):
-        return dataset
-    parts = hold_out(len(dataset), fraction=data.validation_fraction, seed=seed)
-    return dataset.subset(parts.train if split == "train" else parts.validation)
+    return OPENERS[data.dataset](data, root, part=part)

@@ -61,7 +61,8 @@ def open_pairs(
         given=data.mask_values or mask_values,
     )
     views = None if fields_of_view is None else tuple(fields_of_view)
-    return PairedFiles(tuple(ids), tuple(images), tuple(masks), mapping, views, data.intensity_window)
+    values = tuple(summary.values for summary in summaries)
+    return PairedFiles(tuple(ids), tuple(images), tuple(masks), mapping, views, data.intensity_window, values)
 
 
 def _part_folder(root: Path, part: Literal["train", "test"]) -> Path:

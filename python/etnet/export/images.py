@@ -1,0 +1,105 @@
+"""The real images with which an export is calibrated and compared, and the size that they suggest for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from etnet.data.dataset import PairedFiles
+from etnet.data.datasets import open_dataset
+from etnet.data.io import read_image, read_size
+from etnet.data.transforms import resize_image, resize_mask
+from etnet.errors import DataError, EtnetError
+from etnet.inference.compare import ComparisonImage
+from etnet.inference.folder import find_images
+from etnet.inference.preprocess import plan
+from etnet.manifest import WeightsInfo
+from etnet.types import Contract
+
+DEFAULT_SIZE = (512, 512)
+MOST_IMAGES = 16
+"""Images of a run that an export is compared on; more of them change the figures little and take minutes."""
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """Images of a training run, with their masks.
+
+    Attributes:
+        kind: `validation`, or `training` where nothing was held out.
+        dataset: The images.
+    """
+
+    kind: str
+    dataset: PairedFiles
+
+
+def open_run_images(info: WeightsInfo) -> RunImages:
+    """The images that a network was validated on, or where there are none, trained on.
+
+    Raises:
+        DataError: The data folder is not where it was, or does not hold the data set any more.
+    """
+    root = Path(info.data_root)
+    if not root.is_dir():
+        raise DataError(f"{root}: the data that {info.path} was trained on is not there")
+    trained = set(info.training_state.get("training_ids", ()))
+    every = open_dataset(info.recipe.data, root, "all")
+    held_out = [index for index, name in enumerate(every.ids) if name not in trained]
+    # Weights that do not say what they were trained on were trained on what the recipe says.
+    if not trained:
+        part = open_dataset(info.recipe.data, root, "validation", seed=info.recipe.training.seed)
+        return RunImages("validation", part) if len(part) else RunImages("training", every)
+    return RunImages("validation", every.subset(held_out)) if held_out else RunImages("training", every)
+
+
+def suggest_size(info: WeightsInfo) -> tuple[tuple[int, int], str]:
+    """The (height, width) to export for when the user names none, and the reason in a few words."""
+    contract = info.contract
+    if contract.image_size is not None:
+        return plan(contract.image_size, contract).padded, "the size that the recipe resizes images to"
+    try:
+        images = open_run_images(info).dataset
+        sizes = {plan(read_size(path), contract).padded for path in images.images}
+    except EtnetError:
+        return DEFAULT_SIZE, "the images of the run are not there"
+    if len(sizes) == 1:
+        return sizes.pop(), "the size of the run's images"
+    return DEFAULT_SIZE, "the run's images have different sizes; --dynamic takes all of them"
+
+
+def load_run_images(images: RunImages, contract: Contract, size: tuple[int, int] | None) -> list[ComparisonImage]:
+    """Up to `MOST_IMAGES` images of a run, evenly spread over it, with masks; see `fit_fixed_size`."""
+    count = len(images.dataset)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_IMAGES)).round().astype(int))
+    samples = [images.dataset.load(int(index)) for index in chosen]
+    found = [ComparisonImage(sample.id, sample.image, sample.mask) for sample in samples]
+    return [fit_fixed_size(item, contract, size) for item in found]
+
+
+def load_folder(folder: Path, contract: Contract, size: tuple[int, int] | None) -> list[ComparisonImage]:
+    """All images of a folder, without masks; see `fit_fixed_size`.
+
+    Raises:
+        DataError: There is no image, or one of them cannot be read; it is named.
+    """
+    files: Sequence[Path] = find_images(folder).files
+    found = [ComparisonImage(path.stem, read_image(path, intensity_window=contract.intensity_window)) for path in files]
+    return [fit_fixed_size(item, contract, size) for item in found]
+
+
+def fit_fixed_size(item: ComparisonImage, contract: Contract, size: tuple[int, int] | None) -> ComparisonImage:
+    """Resize an image (and its mask) that a network of fixed size could not take; others stay as they are.
+
+    Args:
+        item: Image of any size.
+        contract: Size rules.
+        size: Fixed (height, width) of the network; None where it takes all.
+    """
+    if size is None or plan(item.image.shape[:2], contract).padded == size:
+        return item
+    mask = None if item.mask is None else resize_mask(item.mask, size)
+    return replace(item, image=resize_image(item.image, size), mask=mask)
