@@ -7,8 +7,9 @@
 #include "exponential.hpp"
 
 // More versions of a function, for processors with 8 and 16 numbers per vector register, chosen when the module is
-// loaded. They give the same bits, since products and sums are never fused (-ffp-contract=off); benchmarks/README.md
-// says what they bring. Not under sanitizers, which the choice at load time comes before.
+// loaded. They give the same bits, since products and sums are never fused (-ffp-contract=off), and bring loss and
+// gradient of the histogram method from 34 to 20 and 17 ms (one core, 16 x 2 x 512 x 512). Not under sanitizers, which
+// the choice at load time comes before.
 #if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
 #define ETNET_WIDE_VERSIONS __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -88,12 +89,15 @@ ETNET_WIDE_VERSIONS bool place_two(const ScoresOfTwo& scores, const int32_t* lab
 ETNET_WIDE_VERSIONS void change_two(const ScoresOfTwo& scores, const int32_t* labels, int32_t bins, float scale,
                                     float* changes, int32_t* places) {
     const auto last_bin = static_cast<float>(bins - 1);
+    // Two loops: as one, the plain version is no vector code, because GCC turns its three conditions into one branch.
     for (int64_t i = 0; i < scores.count; ++i) {
-        const float found = error_of_two(scores.first[i], scores.second[i], labels[i] == 1).error;
-        const float error = labels[i] >= 0 ? found : 0.0F;
-        const float change = scale * (error * (1.0F - error));
+        const float error = error_of_two(scores.first[i], scores.second[i], labels[i] == 1).error;
+        changes[i] = labels[i] >= 0 ? error : 0.0F;
+    }
+    for (int64_t i = 0; i < scores.count; ++i) {
+        const float change = scale * (changes[i] * (1.0F - changes[i]));
+        places[i] = bin_of(changes[i], last_bin) + (labels[i] == 1 ? bins : 0);
         changes[i] = labels[i] == 1 ? change : -change;
-        places[i] = bin_of(error, last_bin) + (labels[i] == 1 ? bins : 0);
     }
 }
 
