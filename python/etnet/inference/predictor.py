@@ -87,9 +87,11 @@ class Predictor:
         for members in self._runs([geometry for _, geometry in fitted]):
             # Labels of a resized image come from its probabilities at its own size.
             resized = any(fitted[index][1].resized != fitted[index][1].size for index in members)
-            outputs = self._run(np.stack([fitted[index][0] for index in members]), probabilities or resized)
+            outputs = self._run(
+                np.stack([fitted[index][0] for index in members]), probabilities=probabilities or resized
+            )
             for position, index in enumerate(members):
-                predictions[index] = _prediction(outputs, position, fitted[index][1], probabilities)
+                predictions[index] = _prediction(outputs, position, fitted[index][1], probabilities=probabilities)
         return [predictions[index] for index in range(len(images))]
 
     def _runs(self, geometries: Sequence[Geometry]) -> Iterator[list[int]]:
@@ -112,7 +114,7 @@ class Predictor:
                 f"etnet export RUN --size {needed} (or --dynamic for all sizes)"
             )
 
-    def _run(self, batch: UInt8Array, probabilities: bool) -> NetworkOutputs:
+    def _run(self, batch: UInt8Array, *, probabilities: bool) -> NetworkOutputs:
         outputs = self.backend.run(batch, probabilities=probabilities)
         count, height, width = batch.shape[:3]
         classes = self.contract.num_classes
@@ -140,7 +142,7 @@ class Predictor:
         return outputs
 
 
-def _prediction(outputs: NetworkOutputs, position: int, geometry: Geometry, probabilities: bool) -> Prediction:
+def _prediction(outputs: NetworkOutputs, position: int, geometry: Geometry, *, probabilities: bool) -> Prediction:
     restored = None if outputs.probabilities is None else restore(outputs.probabilities[position], geometry)
     if geometry.resized == geometry.size or restored is None:
         labels = restore_labels(outputs.labels[position], geometry)

@@ -113,7 +113,7 @@ class TorchBackend:
             EnvironmentFault: The device has too little memory for this batch.
         """
         try:
-            return self._run(images, probabilities)
+            return self._run(images, probabilities=probabilities)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -123,7 +123,7 @@ class TorchBackend:
                 "use a smaller --batch-size, smaller images, or another --device"
             ) from error
 
-    def _run(self, images: UInt8Array, probabilities: bool) -> NetworkOutputs:
+    def _run(self, images: UInt8Array, *, probabilities: bool) -> NetworkOutputs:
         with torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device).permute(0, 3, 1, 2)
             # A permuted NHWC batch already is channels_last, and stays so.
