@@ -135,7 +135,7 @@ def command(
     from etnet.manifest import read_weights_info, resolve_model
     from etnet.output import json_text
 
-    precision = _precision(fp16, int8, calibration)
+    precision = _precision(fp16=fp16, int8=int8, calibration=calibration)
     weights = resolve_model(model or newest_model())
     _require_weights(weights)
     info = read_weights_info(weights)
@@ -170,7 +170,7 @@ def _require_exporter() -> None:
         )
 
 
-def _precision(fp16: bool, int8: bool, calibration: Path | None) -> Precision:
+def _precision(*, fp16: bool, int8: bool, calibration: Path | None) -> Precision:
     from etnet.errors import UsageError
 
     if fp16 and int8:

@@ -102,10 +102,10 @@ class Predictor:
             resized = any(fitted[index][1].resized != fitted[index][1].size for index in members)
             with self._stage("pre"):
                 batch = np.stack([fitted[index][0] for index in members])
-            outputs = self._run(batch, probabilities or resized)
+            outputs = self._run(batch, probabilities=probabilities or resized)
             with self._stage("post"):
                 for position, index in enumerate(members):
-                    predictions[index] = _prediction(outputs, position, fitted[index][1], probabilities)
+                    predictions[index] = _prediction(outputs, position, fitted[index][1], probabilities=probabilities)
         return [predictions[index] for index in range(len(images))]
 
     @contextmanager
@@ -149,8 +149,8 @@ class Predictor:
                 f"etnet export RUN --size {needed} (or --dynamic for all sizes)"
             )
 
-    def _run(self, batch: UInt8Array, probabilities: bool) -> NetworkOutputs:
-        outputs = self._outputs(batch, probabilities)
+    def _run(self, batch: UInt8Array, *, probabilities: bool) -> NetworkOutputs:
+        outputs = self._outputs(batch, probabilities=probabilities)
         count, height, width = batch.shape[:3]
         classes = self.contract.num_classes
         expected = (count, classes, height, width)
@@ -176,7 +176,7 @@ class Predictor:
             )
         return outputs
 
-    def _outputs(self, batch: UInt8Array, probabilities: bool) -> NetworkOutputs:
+    def _outputs(self, batch: UInt8Array, *, probabilities: bool) -> NetworkOutputs:
         if self._stages is None:
             return self.backend.run(batch, probabilities=probabilities)
         if not isinstance(self.backend, MeasurableBackend):
@@ -188,7 +188,7 @@ class Predictor:
         return outputs
 
 
-def _prediction(outputs: NetworkOutputs, position: int, geometry: Geometry, probabilities: bool) -> Prediction:
+def _prediction(outputs: NetworkOutputs, position: int, geometry: Geometry, *, probabilities: bool) -> Prediction:
     restored = None if outputs.probabilities is None else restore(outputs.probabilities[position], geometry)
     if geometry.resized == geometry.size or restored is None:
         labels = restore_labels(outputs.labels[position], geometry)

@@ -136,7 +136,7 @@ def test_a_missing_gpu_says_what_torch_sees(monkeypatch):
 def test_too_little_memory_is_one_sentence_with_the_size(error, monkeypatch):
     backend = TorchBackend(Channels(), contract(), device="cpu")
 
-    def fail(*_arguments):
+    def fail(*_arguments, **_options):
         raise error
 
     monkeypatch.setattr(backend, "_upload", fail)
@@ -147,7 +147,7 @@ def test_too_little_memory_is_one_sentence_with_the_size(error, monkeypatch):
 def test_other_errors_of_torch_are_not_hidden(monkeypatch):
     backend = TorchBackend(Channels(), contract(), device="cpu")
 
-    def fail(*_arguments):
+    def fail(*_arguments, **_options):
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(backend, "_upload", fail)

@@ -97,7 +97,7 @@ class TorchBackend:
         self._mean = torch.tensor(contract.mean, dtype=torch.float32, device=self._device).view(shape)
         self._std = torch.tensor(contract.std, dtype=torch.float32, device=self._device).view(shape)
         self._staging: dict[tuple[int, ...], Tensor] = {}
-        self._computed: Callable[[Tensor, bool], _DeviceOutputs] = self._compute
+        self._computed: Callable[..., _DeviceOutputs] = self._compute
         if compiled:
             mode = "reduce-overhead" if self._device.type == "cuda" else "default"
             self._computed = torch.compile(self._compute, mode=mode, dynamic=False)
@@ -144,7 +144,7 @@ class TorchBackend:
         Raises:
             EnvironmentFault: The device has too little memory for this batch.
         """
-        return self._run(images, probabilities, None)
+        return self._run(images, probabilities=probabilities)
 
     def run_in_stages(
         self, images: UInt8Array, *, probabilities: bool = True
@@ -155,20 +155,20 @@ class TorchBackend:
             EnvironmentFault: The device has too little memory for this batch.
         """
         clock = _StageClock(self._device)
-        outputs = self._run(images, probabilities, clock)
+        outputs = self._run(images, probabilities=probabilities, clock=clock)
         return outputs, clock.seconds if self._device.type == "cuda" else {"compute": sum(clock.seconds.values())}
 
     def peak_device_memory(self) -> int | None:
         """Most bytes that torch had allocated on the GPU so far; None on a CPU."""
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else None
 
-    def _run(self, images: UInt8Array, probabilities: bool, clock: _StageClock | None) -> NetworkOutputs:
+    def _run(self, images: UInt8Array, *, probabilities: bool, clock: _StageClock | None = None) -> NetworkOutputs:
         lap = clock.lap if clock is not None else _no_lap
         try:
             with torch.inference_mode():
                 batch = self._upload(images)
                 lap("copy_in")
-                labels, *others = self._computed(batch, probabilities)
+                labels, *others = self._computed(batch, probabilities=probabilities)
                 lap("compute")
                 edges, softmax = (None if output is None else output.cpu().numpy() for output in others)
                 outputs = NetworkOutputs(labels.cpu().numpy(), edges, softmax)
@@ -193,7 +193,7 @@ class TorchBackend:
         staging.copy_(torch.from_numpy(np.ascontiguousarray(images)))
         return staging.to(self._device, non_blocking=True)
 
-    def _compute(self, images: Tensor, probabilities: bool) -> _DeviceOutputs:
+    def _compute(self, images: Tensor, *, probabilities: bool) -> _DeviceOutputs:
         """Labels, edges and probabilities, as in `NetworkOutputs`, of images [N, H, W, 3], uint8."""
         # A permuted NHWC batch already is channels_last, and stays so.
         normalised = (images.permute(0, 3, 1, 2).float() - self._mean) / self._std
@@ -201,11 +201,13 @@ class TorchBackend:
         logits = output.seg_logits.float()
         # argmax takes a NaN for the largest number, so that the largest one shows every NaN of its pixel.
         largest, labels = logits.max(dim=1)
-        labels = labels.to(torch.uint8).masked_fill_(~torch.isfinite(largest), NOT_FINITE)
+        finite = torch.isfinite(largest)
         edges = None
         if output.edge_logits is not None:
             boundary = torch.softmax(output.edge_logits.float(), dim=1)[:, 1]
+            finite &= torch.isfinite(boundary)
             edges = (boundary * 255).round().to(torch.uint8)
+        labels = labels.to(torch.uint8).masked_fill(~finite, NOT_FINITE)
         return labels, edges, torch.softmax(logits, dim=1).contiguous() if probabilities else None
 
 
