@@ -44,6 +44,7 @@ WITHOUT_TORCH = [
     "etnet.manifest",
     "etnet.metrics.overlap",
     "etnet.native",
+    "etnet.ndops",
     "etnet.sidecar",
     "etnet.trt.memory",
     *(f"etnet.trt.{path.stem}" for path in sorted(ENGINES.glob("*.py")) if path.stem != "__init__"),

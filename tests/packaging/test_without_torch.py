@@ -1,4 +1,4 @@
-"""A machine that only deploys has no PyTorch: it segments exported networks all the same, and reads weights' headers."""
+"""A machine that only deploys has no PyTorch: it runs exported networks all the same, and reads headers of weights."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def command(
     from etnet.manifest import read_weights_info, resolve_model
     from etnet.output import json_text
 
-    precision = _precision(fp16, int8, calibration)
+    precision = _precision(fp16=fp16, int8=int8, calibration=calibration)
     weights = resolve_model(model or newest_model())
     _require_weights(weights)
     info = read_weights_info(weights)
@@ -165,12 +165,12 @@ def _require_exporter() -> None:
     missing = [name for name in ("torch", "timm", "onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise EnvironmentFault(
-            f"exporting needs {', '.join(missing)}, which this machine lacks; install with: pip install 'etnet[train]', "
+            f"exporting needs {', '.join(missing)}, which this machine lacks; install with: pip install 'etnet[train]' "
             "or export where the network was trained and copy the file"
         )
 
 
-def _precision(fp16: bool, int8: bool, calibration: Path | None) -> Precision:
+def _precision(*, fp16: bool, int8: bool, calibration: Path | None) -> Precision:
     from etnet.errors import UsageError
 
     if fp16 and int8:

@@ -19,6 +19,7 @@ COMMANDS = {
     "infer": "Segment an image or a folder of images.",
     "export": "Make an ONNX file that runs without PyTorch.",
     "build-engine": "Build a TensorRT engine.",
+    "benchmark": "Compare formats: size, scores, latency, memory.",
     "inspect": "Show what a model file is and whether it runs here.",
     "doctor": "Show what is installed, what works and what is missing.",
 }
