@@ -56,7 +56,7 @@ def test_an_onnx_file_becomes_an_engine_that_says_it_was_not_compared(onnx):
     assert sidecar.engine.targets == ("sm86", "sm89")
     assert sidecar.input.batch == (1, 2, 4)
     assert sidecar.verification is None
-    assert "Compared NO: it runs on a GPU only, and none can be used here (no NVIDIA driver)" in " ".join(
+    assert "Compared NO: it runs on a GPU only, and none can be used here: no NVIDIA driver" in " ".join(
         result.stdout.split()
     )
     assert result.stdout.rstrip().endswith(f"Next: etnet inspect {engine}")

@@ -59,7 +59,7 @@ def build_checked(
         return BuiltEngine(
             run_build(prepared, observer),
             None,
-            f"it runs on a GPU only, and none can be used here ({prepared.driver.problem})",
+            f"it runs on a GPU only, and none can be used here: {prepared.driver.problem}",
         )
     if not images:
         return BuiltEngine(run_build(prepared, observer), None, "no images were given; name some with --verify DIR")
