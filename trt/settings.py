@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -164,6 +165,7 @@ def resolve_input(settings: BuildSettings, sidecar: Sidecar, onnx: Path) -> Inpu
                 f"--size-profile: {onnx} has the fixed size {given.height}x{given.width}; leave the option out, or "
                 f"export with: etnet export {sidecar.source.weights} --dynamic"
             )
+        _require_multiples("--size", ((given.height, given.width),), sidecar)
         return InputSpec(given.height, given.width, batch)
     profile = settings.size_profile or given.size_profile
     if profile is None:
@@ -171,15 +173,20 @@ def resolve_input(settings: BuildSettings, sidecar: Sidecar, onnx: Path) -> Inpu
             f"{onnx} takes images of any size, an engine needs limits; add for instance "
             "--size-profile 256x256,512x512,1024x1024 (MIN,OPT,MAX)"
         )
-    multiple = sidecar.contract.size_multiple
-    wrong = [f"{height}x{width}" for height, width in profile if height % multiple or width % multiple]
-    if wrong:
-        fixed = ",".join(f"{_up(height, multiple)}x{_up(width, multiple)}" for height, width in profile)
-        raise UsageError(
-            f"--size-profile: the network takes multiples of {multiple} pixels, not {', '.join(wrong)}; "
-            f"use --size-profile {fixed}"
-        )
+    _require_multiples("--size-profile", profile, sidecar)
     return InputSpec(None, None, batch, profile)
+
+
+def _require_multiples(option: str, sizes: Sequence[tuple[int, int]], sidecar: Sidecar) -> None:
+    """The library does not check this: a wrong size would fail, or worse, when the engine runs."""
+    multiple = sidecar.contract.size_multiple
+    wrong = [f"{height}x{width}" for height, width in sizes if height % multiple or width % multiple]
+    if wrong:
+        fitting = ",".join(f"{_up(height, multiple)}x{_up(width, multiple)}" for height, width in sizes)
+        raise UsageError(
+            f"{option}: the network takes multiples of {multiple} pixels, not {', '.join(wrong)}; use "
+            f"{option} {fitting}"
+        )
 
 
 def _up(value: int, multiple: int) -> int:

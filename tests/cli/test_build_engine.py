@@ -185,8 +185,10 @@ def test_options_that_make_no_sense_are_refused(onnx, words, message):
         (["--int8"], "--int8 needs --calibration DIR"),
         (["--fp16", "--calibration", "images"], "--calibration is used by --int8 only"),
         (["--dynamic"], "--dynamic needs --size-profile"),
+        (["--size", "100x100", "--dry-run"], "use --size 112x112"),
     ],
 )
+@pytest.mark.usefixtures("rtx")
 def test_options_of_the_export_on_the_way_are_checked(tmp_path, words, message):
     weights = write_header_only(tmp_path / "best.safetensors", small_recipe())
     result = build(weights, "--backend", "tensorrt-rtx", *words)

@@ -24,8 +24,10 @@ def test_every_listed_command_exists_and_explains_itself(name: str) -> None:
         (["train", "--help"], "etnet train --recipe drive --data DRIVE/"),
         (["evaluate", "--help"], "etnet evaluate runs/train/drive --data DRIVE/"),
         (["infer", "--help"], "etnet infer my_images/ --model runs/train/drive --overlay"),
+        (["build-engine", "--help"], "etnet build-engine runs/train/drive --fp16 --backend tensorrt-rtx"),
+        (["inspect", "--help"], "etnet inspect runs/train/drive/model-fp16.engine"),
     ],
-    ids=["etnet", "train", "evaluate", "infer"],
+    ids=["etnet", "train", "evaluate", "infer", "build-engine", "inspect"],
 )
 def test_help_shows_an_example_on_a_line_of_its_own(words: list[str], line: str) -> None:
     shown = CliRunner().invoke(main, words).output.splitlines()

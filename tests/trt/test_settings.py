@@ -92,6 +92,11 @@ def test_a_free_size_needs_limits_that_the_network_can_take():
     assert resolve_input(BuildSettings(size_profile=profile), free, ONNX) == InputSpec(None, None, (1, 1, 8), profile)
 
 
+def test_a_fixed_size_that_is_no_multiple_is_refused_before_anything_is_exported():
+    with pytest.raises(UsageError, match=r"--size: .*multiples of 16 pixels, not 100x64; use --size 112x64"):
+        resolve_input(BuildSettings(), describe("fp32", (100, 64), 2), ONNX)
+
+
 def test_sizes_that_are_no_multiples_are_refused_with_the_nearest_that_are():
     settings = BuildSettings(size_profile=((8, 16), (64, 100), (128, 128)))
     with pytest.raises(UsageError, match=r"multiples of 16 pixels, not 8x16, 64x100; use .* 16x16,64x112,128x128"):
