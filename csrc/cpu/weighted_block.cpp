@@ -26,7 +26,7 @@ namespace {
 
 using std::int64_t;
 
-constexpr int64_t kNumbersPerThread = 1 << 17;    // below this a second thread costs more than it brings
+constexpr int64_t kNumbersPerThread = 1 << 19;    // below this a second thread costs more than it brings
 constexpr int64_t kRun = 2048;                    // numbers of a channel that are summed in float32
 constexpr int64_t kPiecePixels = 256;             // pixels of a channels-last map that are summed in float32
 constexpr int64_t kPieceRows = 4;                 // channels of a contiguous map that one thread takes at a time
