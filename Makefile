@@ -13,7 +13,7 @@ CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv venv-dev demo test test-long test-gpu test-asan lint format wheel clean
+.PHONY: help venv venv-dev demo test test-long test-gpu test-asan cuda-check lint format wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,21 @@ test-asan: $(VENV)/.installed-dev ## Run the tests of the native code under Addr
 	$(BIN)/cmake --build build/asan --parallel
 	LD_PRELOAD="$(SANITIZERS)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=tests ETNET_SANITIZED_MODULE="$$(ls $(CURDIR)/build/asan/_native*.so)" \
-	  $(BIN)/python -m pytest -p helpers.sanitized tests/ops tests/losses $(PYTEST_ARGS)
+	  $(BIN)/python -m pytest -p helpers.sanitized tests/ops tests/losses tests/test_ndops.py $(PYTEST_ARGS)
+
+# Built from scratch, because ptxas reports a kernel's registers only when it compiles it; by Ninja, because it does not
+# mix what parallel compilers print.
+cuda-check: $(VENV)/.installed-dev ## Compile the CUDA kernels, where nvcc is found, and refuse register spills
+	@if ! command -v $${CUDACXX:-nvcc} >/dev/null; then \
+	  echo "make cuda-check: nvcc was not found, so the CUDA kernels are not compiled here (name one with CUDACXX=/path/to/nvcc)"; \
+	  exit 0; \
+	fi; \
+	set -e; \
+	$(BIN)/cmake -S . -B build/cuda -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DETNET_CUDA=ON \
+	  -DCMAKE_BUILD_TYPE=Release -DCMAKE_CUDA_FLAGS=-Xptxas=-v \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"; \
+	$(BIN)/cmake --build build/cuda --clean-first >build/cuda/ptxas.log 2>&1 || { cat build/cuda/ptxas.log; exit 1; }; \
+	$(BIN)/python tests/helpers/ptxas.py build/cuda/ptxas.log
 
 lint: $(VENV)/.installed-dev ## Check style and types
 	$(BIN)/ruff check

@@ -3,9 +3,9 @@
     python benchmarks/bench_ops.py --device cpu --json benchmarks/results/ops_cpu.json
 
 Each round runs every contestant once, so that a slow moment of the machine hits all of them; medians over the rounds
-are reported, after one round that does not count. Time is that of loss and gradient. Memory is what a run needs at its
-peak, the gradient included, beyond what the process held before it: resident pages of a process of its own on the CPU,
-allocated memory on CUDA.
+are reported, after one round that does not count. Time is that of loss and gradient. Peak memory is what a run needs
+beyond what the process held before it: resident pages of a process of its own on the CPU, allocated memory on CUDA.
+Extra memory is the peak without the gradient itself, which every contestant has to hand over.
 """
 
 from __future__ import annotations
@@ -84,6 +84,53 @@ def taking_part(names: list[str], device: str) -> dict[str, Loss]:
     return {name: CONTESTANTS[name]() for name in names if not absent.get(name)}
 
 
+TARGET_SHAPE = [16, 2, 512, 512]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a contestant is meant to reach for TARGET_SHAPE."""
+
+    name: str
+    figure: str
+    bound: float
+    at_least: bool = True
+
+    def is_met(self, value: float | None) -> bool | None:
+        if value is None:
+            return None
+        return value >= self.bound if self.at_least else value <= self.bound
+
+    def judge(self, row: Figures) -> dict[str, object]:
+        """The figure beside its bound; `met` is None where it could not be measured."""
+        value = row[self.figure]
+        return {
+            "figure": self.figure,
+            "bound": self.bound,
+            "at_least": self.at_least,
+            "value": value,
+            "met": self.is_met(value),
+        }
+
+
+TARGETS = {
+    "cpu": [
+        Target("sort", "speedup", 15),
+        Target("sort", "extra_ratio", 1 / 3, at_least=False),
+        Target("histogram", "speedup", 50),
+        Target("histogram", "extra_ratio", 1 / 10, at_least=False),
+    ],
+    "cuda": [
+        Target("sort", "speedup", 8),
+        Target("sort", "speedup_over_best_library", 3),
+        Target("sort", "extra_ratio", 1 / 3, at_least=False),
+        Target("histogram", "speedup", 25),
+        Target("histogram", "extra_ratio", 1 / 10, at_least=False),
+        Target("histogram", "times_of_copy", 2, at_least=False),
+    ],
+}
+
+
 @dataclass(frozen=True)
 class Inputs:
     logits: Tensor
@@ -158,29 +205,84 @@ def measure(options: argparse.Namespace, losses: dict[str, Loss], kind: str) -> 
                 times[name].append(1000 * (time.perf_counter() - begin))
     medians = {name: statistics.median(values) for name, values in times.items()}
     memory = {name: peak_memory(options, name, kind) for name in losses}
+    gradient = inputs.logits.numel() * 4 / MEBIBYTE
+    extra = {name: None if peak is None else max(peak - gradient, 0.0) for name, peak in memory.items()}
+    libraries = [medians[name] for name in ("compiled", "smp") if name in medians]
+    copy = copy_time(inputs) if options.device == "cuda" else None
     first = next(iter(losses))
     return {
         name: {
             "median_ms": medians[name],
             "fastest_ms": min(times[name]),
             "speedup": medians[first] / medians[name],
+            "speedup_over_compiled": ratio(medians.get("compiled"), medians[name]),
+            "speedup_over_smp": ratio(medians.get("smp"), medians[name]),
+            "speedup_over_best_library": ratio(min(libraries, default=None), medians[name]),
+            "times_of_copy": ratio(medians[name], copy),
             "peak_mib": memory[name],
-            "memory_ratio": ratio(memory[name], memory[first]),
+            "extra_mib": extra[name],
+            "extra_ratio": ratio(extra[name], extra[first]),
         }
         for name in losses
     }
+
+
+def copy_time(inputs: Inputs) -> float:
+    """Milliseconds to read logits and labels twice and write the gradient once at the measured copy bandwidth."""
+    source = torch.empty(256 * MEBIBYTE, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    times = []
+    for _ in range(10):
+        begin.record()
+        target.copy_(source)
+        end.record()
+        torch.cuda.synchronize()
+        times.append(begin.elapsed_time(end))
+    bytes_per_ms = 2 * source.numel() / statistics.median(times)
+    logits = inputs.logits.numel() * inputs.logits.element_size()
+    labels = inputs.target.numel() * inputs.target.element_size()
+    return (2 * logits + 2 * labels + 4 * inputs.logits.numel()) / bytes_per_ms
 
 
 def ratio(value: float | None, base: float | None) -> float | None:
     return None if value is None or not base else value / base
 
 
+COLUMNS = {
+    "median_ms": (".1f", "median ms"),
+    "speedup": (".1f", "x eager"),
+    "speedup_over_compiled": (".1f", "x compiled"),
+    "speedup_over_smp": (".1f", "x smp"),
+    "peak_mib": (".0f", "peak MiB"),
+    "extra_mib": (".1f", "extra MiB"),
+    "extra_ratio": (".3f", "of eager's"),
+}
+"""Figure, its format and its heading in the table."""
+
+
 def show(results: dict[str, Figures]) -> None:
-    columns = {"median_ms": ".1f", "fastest_ms": ".1f", "speedup": ".1f", "peak_mib": ".0f", "memory_ratio": ".3f"}
-    print(" " * 10 + "".join(f"{name:>14}" for name in columns))
+    print(" " * 10 + "".join(f"{heading:>12}" for _, heading in COLUMNS.values()))
     for name, row in results.items():
-        cells = ("?" if row[column] is None else format(row[column], form) for column, form in columns.items())
-        print(f"{name:10}" + "".join(f"{cell:>14}" for cell in cells))
+        cells = ("?" if row[column] is None else format(row[column], form) for column, (form, _) in COLUMNS.items())
+        print(f"{name:10}" + "".join(f"{cell:>12}" for cell in cells))
+
+
+def judge(results: dict[str, Figures], options: argparse.Namespace) -> dict[str, list[dict[str, object]]]:
+    """Every target that applies, by contestant, printed with the figure and whether it is met."""
+    verdicts: dict[str, list[dict[str, object]]] = {}
+    if options.shape != TARGET_SHAPE or next(iter(results)) != "eager":
+        return verdicts
+    for target in TARGETS[options.device]:
+        if target.name not in results:
+            continue
+        verdict = target.judge(results[target.name])
+        verdicts.setdefault(target.name, []).append(verdict)
+        value = "?" if verdict["value"] is None else f"{verdict['value']:.3g}"
+        met = {True: "yes", False: "no", None: "not measured"}[verdict["met"]]
+        sign = ">=" if target.at_least else "<="
+        print(f"  target: {target.name} {target.figure} {sign} {target.bound:.3g}; got {value}; met: {met}")
+    return verdicts
 
 
 def environment(device: str) -> dict[str, object]:
@@ -207,7 +309,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--shape", type=int, nargs=4, default=[16, 2, 512, 512], metavar=("N", "C", "H", "W"))
+    parser.add_argument("--shape", type=int, nargs=4, default=TARGET_SHAPE, metavar=("N", "C", "H", "W"))
     parser.add_argument("--scores", choices=["random", "trained"], nargs="+", default=["random", "trained"])
     parser.add_argument("--names", choices=list(CONTESTANTS), nargs="+", default=list(CONTESTANTS))
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -233,6 +335,7 @@ def main() -> None:
         print(f"\nLovasz-Softmax, {options.shape}, float32, {kind} scores, loss and gradient")
         show(results)
         figures[f"lovasz_softmax_{kind}"] = results
+        figures[f"targets_{kind}"] = judge(results, options)
     print("\nWeighted block, maps of ET-Net at 512x512, milliseconds")
     figures["weighted_block"] = bench_weighted_block.measure(options.device, rounds=31)
     if options.json is not None:

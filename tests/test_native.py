@@ -42,7 +42,7 @@ def test_native_module_is_built_and_current():
 
 @pytest.mark.usefixtures("missing_module")
 def test_missing_module_warns_once_with_consequence_and_remedy():
-    with pytest.warns(native.NativeMissingWarning, match=r"No module named.*slower PyTorch code; rebuild.*make venv"):
+    with pytest.warns(native.NativeMissingWarning, match=r"No module named.*slower Python code; rebuild.*make venv"):
         assert native.module() is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,7 +1,9 @@
-// The module etnet._native. python/etnet/_native.pyi describes it; etnet.ops._launch is the only caller.
+// The module etnet._native. python/etnet/_native.pyi describes it; etnet.ops._launch and
+// etnet.ndops are the only callers.
 #include <pybind11/pybind11.h>
 
 namespace etnet {
+void bind_confusion(pybind11::module_& module);
 void bind_lovasz(pybind11::module_& module);
 void bind_weighted_block(pybind11::module_& module);
 }  // namespace etnet
@@ -21,6 +23,7 @@ PYBIND11_MODULE(_native, module) {
     build["cuda"] = ETNET_WITH_CUDA;
     build["cuda_architectures"] = ETNET_CUDA_TARGETS;
     module.attr("BUILD") = build;
+    etnet::bind_confusion(module);
     etnet::bind_lovasz(module);
     etnet::bind_weighted_block(module);
 }

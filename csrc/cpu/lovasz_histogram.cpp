@@ -28,13 +28,15 @@ void weigh_bins(const ClassShare& share, const uint32_t* foreground, const uint3
     }
 }
 
-// Errors of a block for one class, from the probabilities in row `channel` of `rows`.
-void find_errors(const float* rows, const PixelBlock& block, const LabelBlock& labels, int64_t channel,
-                 FloatBlock& errors) {
-    const float* row = rows + channel * kBlock;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i) {
-        errors[i] = labels[i] == static_cast<std::int32_t>(channel) ? 1.0F - row[i] : row[i];
+// Calls body(i) for 0..count-1 and asks for the memory of what comes next.
+template <class Body>
+void for_each_step(int64_t count, const ReadAhead& ahead, const Body& body) {
+    int64_t i = 0;
+    for (; i + ReadAhead::kStep <= count; i += ReadAhead::kStep) {
+        ahead.ask(i / ReadAhead::kStep);
+        for (int64_t at = i; at < i + ReadAhead::kStep; ++at) body(at);
     }
+    for (; i < count; ++i) body(i);
 }
 
 class BinnedSegment {
@@ -53,13 +55,15 @@ class BinnedSegment {
         std::atomic<bool> fine{true};
         for_each_block(segment_, [&](const PixelBlock& block, int worker) {
             LabelBlock labels;
-            FloatBlock errors;
+            LabelBlock places;
+            FloatBlock room[2];
             inputs_.labels(block, labels);
-            if (!errors_of_two(inputs_, block, labels, errors)) {
+            const ScoresOfTwo scores = scores_of_two(inputs_, block, room);
+            if (!place_two(scores, labels.data(), static_cast<std::int32_t>(bins_), places.data())) {
                 fine = false;
                 return;
             }
-            count(block, labels, 1, errors.data(), counts_of(worker, 1));
+            count(block, places, inputs_.after(block), counts_of(worker, 1));
         });
         if (!fine) return kNan;
         sum_counts(1);
@@ -71,8 +75,8 @@ class BinnedSegment {
         std::atomic<bool> fine{true};
         for_each_block(segment_, [&](const PixelBlock& block, int worker) {
             LabelBlock labels;
-            FloatBlock errors;
-            float* rows = scratch_.rows + worker * channels_ * kBlock;
+            LabelBlock places;
+            float* rows = scratch_.rows + 2 * worker * channels_ * kBlock;
             inputs_.labels(block, labels);
             if (!softmax_of_block(inputs_, block, labels, channels_, rows, kBlock)) {
                 fine = false;
@@ -80,9 +84,11 @@ class BinnedSegment {
             }
             for (int64_t channel = 0; channel < channels_; ++channel) {
                 if (segment_.shares[channel].weight == 0.0) continue;
-                find_errors(rows, block, labels, channel, errors);
-                count(block, labels, static_cast<std::int32_t>(channel), errors.data(),
-                      counts_of(worker, channels_) + channel * 2 * bins_);
+                const auto bins = static_cast<std::int32_t>(bins_);
+                place_errors(rows + channel * kBlock, labels.data(), static_cast<std::int32_t>(channel), block.count,
+                             bins, 2 * bins, places.data());
+                count(block, places, inputs_.after(block, channel),
+                      counts_of(worker, channels_) + channel * table_size());
             }
         });
         if (!fine) return kNan;
@@ -93,32 +99,23 @@ class BinnedSegment {
     }
 
   private:
-    uint32_t* counts_of(int worker, int64_t tables) const { return scratch_.counts + worker * tables * 2 * bins_; }
+    uint32_t* counts_of(int worker, int64_t tables) const { return scratch_.counts + worker * tables * table_size(); }
+    int64_t table_size() const { return 2 * bins_ + kIgnoredPlaces; }
 
     void clear_counts(int64_t tables) const {
-        std::fill_n(scratch_.counts, segment_.threads * tables * 2 * bins_, uint32_t{0});
+        std::fill_n(scratch_.counts, segment_.threads * tables * table_size(), uint32_t{0});
     }
 
     // The first worker's table gets the sum; fewer than 2^32 pixels in a segment keep it in range.
     void sum_counts(int64_t tables) const {
         for (int worker = 1; worker < segment_.threads; ++worker) {
             const uint32_t* counts = counts_of(worker, tables);
-            for (int64_t i = 0; i < tables * 2 * bins_; ++i) scratch_.counts[i] += counts[i];
+            for (int64_t i = 0; i < tables * table_size(); ++i) scratch_.counts[i] += counts[i];
         }
     }
 
-    // counts[0, bins] of the pixels that are no members, [1, bins] of those that are.
-    void count(const PixelBlock& block, const LabelBlock& labels, std::int32_t member, const float* errors,
-               uint32_t* counts) const {
-        LabelBlock places;
-        const auto bins = static_cast<std::int32_t>(bins_);
-        for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i) {
-            // Errors lie in 0..1, so that the bin lies in 0..bins-1.
-            places[i] = bin_of(errors[i], last_bin_) + (labels[i] == member ? bins : 0);
-        }
-        for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i) {
-            if (labels[i] >= 0) ++counts[places[i]];
-        }
+    static void count(const PixelBlock& block, const LabelBlock& places, const ReadAhead& ahead, uint32_t* counts) {
+        for_each_step(block.count, ahead, [&](int64_t i) { ++counts[places[static_cast<std::size_t>(i)]]; });
     }
 
     // weights[label, bin] becomes the slope of etnet/lovasz_formula.hpp.
@@ -134,7 +131,7 @@ class BinnedSegment {
     }
 
     double weigh_class(int64_t channel) const {
-        const uint32_t* counts = scratch_.counts + channel * 2 * bins_;
+        const uint32_t* counts = scratch_.counts + channel * table_size();
         float* weights = scratch_.weights + channel * 2 * bins_;
         std::fill_n(weights, 2 * bins_, 0.0F);
         if (segment_.shares[channel].weight == 0.0) return 0.0;
@@ -178,67 +175,69 @@ class LookedUpSegment {
     void run_two() const {
         for_each_block(segment_, [&](const PixelBlock& block, int) {
             LabelBlock labels;
-            FloatBlock errors;
+            LabelBlock places;
+            FloatBlock changes;
+            FloatBlock room[2];
             inputs_.labels(block, labels);
-            errors_of_two(inputs_, block, labels, errors);
-            find_changes(block, labels, errors);
-            float* first = look_up_.gradient + inputs_.offset(block);
-            float* second = first + inputs_.channel_stride();
-            const int64_t stride = inputs_.pixel_stride();
-            for (int64_t i = 0; i < block.count; ++i) first[i * stride] = errors[static_cast<std::size_t>(i)];
-            for (int64_t i = 0; i < block.count; ++i) second[i * stride] = -errors[static_cast<std::size_t>(i)];
+            const ScoresOfTwo scores = scores_of_two(inputs_, block, room);
+            change_two(scores, labels.data(), bins_, look_up_.scale, changes.data(), places.data());
+            write_two(block, changes, places);
         });
     }
 
     void run_many() const {
         for_each_block(segment_, [&](const PixelBlock& block, int worker) {
             LabelBlock labels;
-            FloatBlock slopes;
             FloatBlock mean;
-            float* rows = look_up_.rows + worker * channels_ * kBlock;
+            float* rows = look_up_.rows + 2 * worker * channels_ * kBlock;
+            float* slopes = rows + channels_ * kBlock;
             inputs_.labels(block, labels);
             softmax_of_block(inputs_, block, labels, channels_, rows, kBlock);
             mean.fill(0.0F);
             const auto count = static_cast<std::size_t>(block.count);
             for (int64_t channel = 0; channel < channels_; ++channel) {
                 const float* p = rows + channel * kBlock;
-                find_slopes(rows, block, labels, channel, slopes);
-                for (std::size_t i = 0; i < count; ++i) mean[i] += p[i] * slopes[i];
+                float* d = slopes + channel * kBlock;
+                find_slopes(p, block, labels, channel, d);
+                for (std::size_t i = 0; i < count; ++i) mean[i] += p[i] * d[i];
             }
             for (int64_t channel = 0; channel < channels_; ++channel) {
                 const float* p = rows + channel * kBlock;
+                const float* d = slopes + channel * kBlock;
                 float* out = look_up_.gradient + inputs_.offset(block) + channel * inputs_.channel_stride();
-                find_slopes(rows, block, labels, channel, slopes);
                 for (std::size_t i = 0; i < count; ++i) {
-                    out[static_cast<int64_t>(i) * inputs_.pixel_stride()] = p[i] * (slopes[i] - mean[i]);
+                    out[static_cast<int64_t>(i) * inputs_.pixel_stride()] = p[i] * (d[i] - mean[i]);
                 }
             }
         });
     }
 
   private:
-    // Turns errors into the gradient of class 0. Ignored pixels have the error 0 and hence no change.
-    void find_changes(const PixelBlock& block, const LabelBlock& labels, FloatBlock& errors) const {
-        LabelBlock places;
-        for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i) {
-            const float error = errors[i];
-            const float change = look_up_.scale * (error * (1.0F - error));
-            places[i] = bin_of(error, last_bin_) + (labels[i] == 1 ? bins_ : 0);
-            errors[i] = labels[i] == 1 ? change : -change;
-        }
-        for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i)
-            errors[i] *= look_up_.weights[places[i]];
+    // The gradient of class 0 is changes * weights, that of class 1 its negative.
+    void write_two(const PixelBlock& block, const FloatBlock& changes, const LabelBlock& places) const {
+        float* first = look_up_.gradient + inputs_.offset(block);
+        float* second = first + inputs_.channel_stride();
+        const int64_t stride = inputs_.pixel_stride();
+        for_each_step(block.count, inputs_.after(block), [&](int64_t i) {
+            const auto at = static_cast<std::size_t>(i);
+            const float value = changes[at] * look_up_.weights[places[at]];
+            first[i * stride] = value;
+            second[i * stride] = -value;
+        });
     }
 
-    // d(channel) of a block, times the scale.
-    void find_slopes(const float* rows, const PixelBlock& block, const LabelBlock& labels, int64_t channel,
-                     FloatBlock& slopes) const {
+    // d(channel) of a block, times the scale, from the probabilities of the class.
+    void find_slopes(const float* row, const PixelBlock& block, const LabelBlock& labels, int64_t channel,
+                     float* slopes) const {
+        LabelBlock places;
+        const auto member = static_cast<std::int32_t>(channel);
+        // Ignored pixels have the probability 0, so that any weight will do.
+        place_errors(row, labels.data(), member, block.count, bins_, 0, places.data());
         const float* weights = look_up_.weights + channel * 2 * bins_;
-        find_errors(rows, block, labels, channel, slopes);
+        for_each_step(block.count, inputs_.after(block, channel),
+                      [&](int64_t i) { slopes[i] = weights[places[static_cast<std::size_t>(i)]]; });
         for (std::size_t i = 0; i < static_cast<std::size_t>(block.count); ++i) {
-            const bool member = labels[i] == static_cast<std::int32_t>(channel);
-            const float weight = look_up_.scale * weights[bin_of(slopes[i], last_bin_) + (member ? bins_ : 0)];
-            slopes[i] = member ? -weight : weight;
+            slopes[i] *= labels[i] == member ? -look_up_.scale : look_up_.scale;
         }
     }
 

@@ -6,16 +6,47 @@
 
 #include "etnet/ops/lovasz_softmax.hpp"
 #include "half_precision.hpp"
+#include "lovasz_rows.hpp"
 
 namespace etnet {
 
 constexpr std::int64_t kBlock = 1024;  // pixels whose numbers stay in the first-level cache
 
-using FloatBlock = std::array<float, kBlock>;
-using LabelBlock = std::array<std::int32_t, kBlock>;
+// Aligned to the vectors that lovasz_rows.cpp reads and writes them in.
+struct alignas(64) FloatBlock : std::array<float, kBlock> {};
+struct alignas(64) LabelBlock : std::array<std::int32_t, kBlock> {};
 
-constexpr std::int32_t kIgnoredLabel = -1;
-constexpr std::int32_t kInvalidLabel = -2;
+// Asks for memory that will be read soon: up to four streams of cache lines, one line of each for every kStep pixels.
+//
+// Counting in a table and looking up in one wait for nothing but the table, and in the meantime the processor forgets
+// which memory it was reading ahead; asking for it in these loops keeps it busy (forward 8.4 to 5.5 ms of one core for
+// 16 x 512 x 512 pixels and two classes).
+class ReadAhead {
+  public:
+    static constexpr std::int64_t kStep = 16;
+
+    void add(std::uintptr_t address, std::int64_t bytes_per_step) { streams_[size_++] = {address, bytes_per_step}; }
+
+    // For the pixels step * kStep and following. Addresses behind the end of a buffer are allowed: this is only a hint.
+    void ask(std::int64_t step) const {
+#ifdef __GNUC__
+        for (std::size_t i = 0; i < size_; ++i) {
+            const auto offset = static_cast<std::uintptr_t>(step * streams_[i].bytes_per_step);
+            __builtin_prefetch(reinterpret_cast<const void*>(streams_[i].address + offset));
+        }
+#else
+        static_cast<void>(step);
+#endif
+    }
+
+  private:
+    struct Stream {
+        std::uintptr_t address;
+        std::int64_t bytes_per_step;
+    };
+    std::array<Stream, 4> streams_{};
+    std::size_t size_ = 0;
+};
 
 // Pixels first..first+count-1 of an image.
 struct PixelBlock {
@@ -60,14 +91,39 @@ class LovaszInputs {
     // Class index, kIgnoredLabel or kInvalidLabel of each pixel.
     void labels(const PixelBlock& block, LabelBlock& out) const {
         const std::int64_t start = block.image * pixels_ + block.first;
+        const TargetRule rule{channels_, arguments_.has_ignore_index, arguments_.ignore_index};
         switch (arguments_.target_type) {
             case TargetType::uint8:
-                return classify(static_cast<const std::uint8_t*>(arguments_.target) + start, block.count, out);
+                return classify(static_cast<const std::uint8_t*>(arguments_.target) + start, block.count, rule,
+                                out.data());
             case TargetType::int32:
-                return classify(static_cast<const std::int32_t*>(arguments_.target) + start, block.count, out);
+                return classify(static_cast<const std::int32_t*>(arguments_.target) + start, block.count, rule,
+                                out.data());
             default:
-                return classify(static_cast<const std::int64_t*>(arguments_.target) + start, block.count, out);
+                return classify(static_cast<const std::int64_t*>(arguments_.target) + start, block.count, rule,
+                                out.data());
         }
+    }
+
+    // What will be read of the block that follows in memory: scores of two classes and targets.
+    ReadAhead after(const PixelBlock& block) const {
+        ReadAhead ahead = after(block, 0);
+        add_scores_after(block, 1, ahead);
+        return ahead;
+    }
+
+    // The same, shared out among the classes.
+    ReadAhead after(const PixelBlock& block, std::int64_t channel) const {
+        ReadAhead ahead;
+        add_scores_after(block, channel, ahead);
+        if (channel > 0) return ahead;
+        const std::int64_t bytes = bytes_of_target();
+        const auto base = reinterpret_cast<std::uintptr_t>(arguments_.target);
+        const std::int64_t start = block.image * pixels_ + block.first + kBlock;
+        for (const std::int64_t half : {start, start + ReadAhead::kStep / 2}) {  // targets of 8 bytes fill two lines
+            ahead.add(base + static_cast<std::uintptr_t>(half * bytes), ReadAhead::kStep * bytes);
+        }
+        return ahead;
     }
 
     std::int64_t target(std::int64_t image, std::int64_t pixel) const {
@@ -94,20 +150,18 @@ class LovaszInputs {
         return out;
     }
 
-    template <class Target>
-    void classify(const Target* target, std::int64_t count, LabelBlock& out) const {
-        const auto channels = static_cast<std::uint64_t>(channels_);
-        for (std::int64_t i = 0; i < count; ++i) {
-            const auto value = static_cast<std::uint64_t>(static_cast<std::int64_t>(target[i]));
-            // Channels fit 31 bits (check_sizes), so a class index keeps its value.
-            out[static_cast<std::size_t>(i)] = value < channels ? static_cast<std::int32_t>(value) : kInvalidLabel;
-        }
-        if (!arguments_.has_ignore_index) return;
-        const std::int64_t ignored = arguments_.ignore_index;
-        for (std::int64_t i = 0; i < count; ++i) {
-            std::int32_t& label = out[static_cast<std::size_t>(i)];
-            label = static_cast<std::int64_t>(target[i]) == ignored ? kIgnoredLabel : label;
-        }
+    void add_scores_after(const PixelBlock& block, std::int64_t channel, ReadAhead& ahead) const {
+        const std::int64_t bytes = arguments_.logits_type == LogitsType::float32 ? 4 : 2;
+        // Where classes lie together, the class stands for its share of a step.
+        const std::int64_t part = channel * (pixel_stride_ == 1 ? channel_stride_ : ReadAhead::kStep);
+        const std::int64_t start = offset(block) + kBlock * pixel_stride_ + part;
+        ahead.add(reinterpret_cast<std::uintptr_t>(arguments_.logits) + static_cast<std::uintptr_t>(start * bytes),
+                  ReadAhead::kStep * pixel_stride_ * bytes);
+    }
+
+    std::int64_t bytes_of_target() const {
+        if (arguments_.target_type == TargetType::uint8) return 1;
+        return arguments_.target_type == TargetType::int32 ? 4 : 8;
     }
 
     const LovaszSoftmaxArguments& arguments_;

@@ -28,9 +28,11 @@ struct SortScratch {
     RankChunk* chunks;       // [pixels of the segment / kRanks, rounded up]
 };
 
+constexpr std::int64_t kIgnoredPlaces = 16;  // behind a table of counts; one is used, the others keep it aligned
+
 struct HistogramScratch {
-    std::uint32_t* counts;  // [threads, tables, 2, bins], tables = 1 for two classes, else C
-    float* rows;            // [threads, C, kBlock] probabilities; unless there are two classes
+    std::uint32_t* counts;  // [threads, tables, 2 * bins + kIgnoredPlaces], tables = 1 for two classes, else C
+    float* rows;            // [threads, 2, C, kBlock] probabilities and slopes; unless there are two classes
     float* weights;         // [tables, 2, bins], written
 };
 

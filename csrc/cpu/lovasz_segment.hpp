@@ -8,7 +8,6 @@
 
 #include "etnet/ops/lovasz_softmax.hpp"
 #include "etnet/parallel.hpp"
-#include "exponential.hpp"
 #include "lovasz_inputs.hpp"
 #include "lovasz_rows.hpp"
 
@@ -51,14 +50,9 @@ void for_each_block(const Segment& segment, const Body& body) {
         });
 }
 
-// Errors of a block with two classes, where the error is the other class's probability for both; 0 for ignored pixels.
-// False if a probability that counts is NaN.
-inline bool errors_of_two(const LovaszInputs& inputs, const PixelBlock& block, const LabelBlock& labels,
-                          FloatBlock& errors) {
-    FloatBlock room[2];
-    const float* first = inputs.scores(block, 0, room[0]);
-    const float* second = inputs.scores(block, 1, room[1]);
-    return errors_of_scores(first, second, labels.data(), block.count, errors.data());
+// The scores of a block with two classes in float32: in `room`, or the logits themselves where they lie just so.
+inline ScoresOfTwo scores_of_two(const LovaszInputs& inputs, const PixelBlock& block, FloatBlock (&room)[2]) {
+    return {inputs.scores(block, 0, room[0]), inputs.scores(block, 1, room[1]), block.count};
 }
 
 // Softmax of a block into rows[c * row_stride + i], 0 at ignored pixels. False if a probability that counts is NaN.
@@ -77,11 +71,7 @@ inline bool softmax_of_block(const LovaszInputs& inputs, const PixelBlock& block
     for (std::int64_t channel = 0; channel < channels; ++channel) {
         const float* scores = inputs.scores(block, channel, room);
         float* row = rows + channel * row_stride;
-        for (std::size_t i = 0; i < count; ++i) {
-            const float value = exponential(scores[i] - largest[i]);
-            row[i] = value;
-            sum[i] += value;
-        }
+        exponentials(scores, largest.data(), block.count, row, sum.data());
     }
     std::int32_t bad = 0;
     for (std::size_t i = 0; i < count; ++i) {

@@ -104,8 +104,8 @@ Workspace lay_out(void* memory, const LovaszSoftmaxSizes& sizes) {
         workspace.sort.chunks = layout.take<RankChunk>(plan.workers * plan.chunks);
     } else {
         const int64_t threads = plan.workers * plan.threads_per_segment;
-        workspace.bins.counts = layout.take<std::uint32_t>(threads * plan.tables * 2 * sizes.bins);
-        if (sizes.channels != 2) workspace.bins.rows = layout.take<float>(threads * sizes.channels * kBlock);
+        workspace.bins.counts = layout.take<std::uint32_t>(threads * plan.tables * (2 * sizes.bins + kIgnoredPlaces));
+        if (sizes.channels != 2) workspace.bins.rows = layout.take<float>(threads * 2 * sizes.channels * kBlock);
     }
     workspace.bytes = layout.used();
     return workspace;
@@ -144,7 +144,7 @@ class Loss {
         parallel_for(plan_.segments, 1, static_cast<int>(plan_.workers), [&](int64_t index, int64_t, int worker) {
             const int64_t threads = plan_.threads_per_segment;
             const LookUp look_up{arguments_.weights + index * weights_of_segment(), *arguments_.scale,
-                                 workspace_.bins.rows + worker * threads * channels_ * kBlock, arguments_.gradient};
+                                 workspace_.bins.rows + 2 * worker * threads * channels_ * kBlock, arguments_.gradient};
             look_up_lovasz(inputs_, segment_at(index), channels_, sizes_.bins, look_up);
         });
     }
@@ -294,8 +294,8 @@ class Loss {
 
     double count_segment(const Segment& segment, int64_t index, int worker) const {
         HistogramScratch scratch = workspace_.bins;
-        scratch.counts += worker * plan_.threads_per_segment * weights_of_segment();
-        scratch.rows += worker * plan_.threads_per_segment * channels_ * kBlock;
+        scratch.counts += worker * plan_.threads_per_segment * plan_.tables * (2 * sizes_.bins + kIgnoredPlaces);
+        scratch.rows += 2 * worker * plan_.threads_per_segment * channels_ * kBlock;
         scratch.weights = arguments_.weights + index * weights_of_segment();
         return lovasz_by_histogram(inputs_, segment, channels_, sizes_.bins, scratch);
     }

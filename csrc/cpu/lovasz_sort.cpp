@@ -36,7 +36,8 @@ class SortedSegment {
             LabelBlock labels;
             FloatBlock errors;
             inputs_.labels(block, labels);
-            if (!errors_of_two(inputs_, block, labels, errors)) fine = false;
+            FloatBlock room[2];
+            if (!errors_of_two(scores_of_two(inputs_, block, room), labels.data(), errors.data())) fine = false;
             list(block, labels, 1, errors.data());
         });
         if (!fine) return kNan;

@@ -40,6 +40,24 @@ def lovasz_softmax(
 ) -> float: ...
 def lovasz_softmax_look_up(sizes: LovaszSoftmaxSizes, buffers: LovaszSoftmaxBuffers) -> None: ...
 
+class ConfusionMatrixSizes:
+    def __init__(self, *, pixels: int, classes: int, threads: int) -> None: ...
+
+def confusion_matrix_workspace_bytes(sizes: ConfusionMatrixSizes) -> int: ...
+def confusion_matrix(
+    sizes: ConfusionMatrixSizes,
+    *,
+    labels: int,
+    labels_type: str,
+    target: int,
+    target_type: str,
+    where: int,
+    ignore_index: int | None,
+    counts: int,
+    workspace: int,
+    workspace_bytes: int,
+) -> bool: ...
+
 # Only in a build with CUDA, where BUILD["cuda"] is not empty.
 def lovasz_softmax_cuda_workspace_bytes(sizes: LovaszSoftmaxSizes) -> int: ...
 def lovasz_softmax_cuda(

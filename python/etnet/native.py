@@ -72,7 +72,7 @@ def has_cuda() -> bool:
 def _warn_once() -> None:
     _, reason = _load()
     warnings.warn(
-        f"{reason}; results stay the same, but losses and weighted blocks are computed by slower PyTorch code; "
+        f"{reason}; results stay the same, but losses, weighted blocks and scores are computed by slower Python code; "
         f"{REBUILD}.",
         NativeMissingWarning,
         stacklevel=4,

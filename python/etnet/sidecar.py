@@ -78,6 +78,7 @@ class EngineSpec:
         library_version: Exact version of the library that built it; another one refuses it unless `compatibility` says
             otherwise.
         onnx_sha256: SHA-256 of the ONNX file that it was built from.
+        onnx: Name of that file.
         gpu: Name of the GPU it was built on; None where it was built without one.
         compute_capability: (major, minor) of that GPU; None without one.
         targets: Compute capabilities it was built for without a GPU, such as `sm86`; empty with one.
@@ -91,6 +92,7 @@ class EngineSpec:
     library: Literal["tensorrt", "tensorrt-rtx"]
     library_version: str
     onnx_sha256: str
+    onnx: str = "model.onnx"
     gpu: str | None = None
     compute_capability: tuple[int, int] | None = None
     targets: tuple[str, ...] = ()

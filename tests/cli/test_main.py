@@ -14,7 +14,7 @@ def test_every_listed_command_exists_and_explains_itself(name: str) -> None:
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0
     assert result.output.startswith("Usage:")
-    assert isinstance(importlib.import_module(f"etnet.cli.{name}").command, click.Command)
+    assert isinstance(importlib.import_module(f"etnet.cli.{name.replace('-', '_')}").command, click.Command)
 
 
 @pytest.mark.parametrize(

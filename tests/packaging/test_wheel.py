@@ -45,7 +45,7 @@ def test_wheel_holds_the_package_and_the_native_module_only(wheel):
         (installed_as / path.relative_to(folder)).as_posix()
         for folder, installed_as in ((PACKAGE, Path("etnet")), (ENGINES, Path("etnet/trt")))
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix not in {".pyc", ".so"} and PACKAGE / "trt" not in path.parents
+        if path.is_file() and path.suffix not in {".pyc", ".so", ".md"} and PACKAGE / "trt" not in path.parents
     }
     assert "etnet/trt/__init__.py" in sources
     found = installed(wheel.namelist())

@@ -71,4 +71,4 @@ def test_the_description_holds_recipe_environment_and_split(tmp_path: Path) -> N
     split = json.loads((tmp_path / "split.json").read_text())
     assert split == {"data_root": "mine", "training": ["a", "b"], "validation": ["c"]}
     written = json.loads((tmp_path / "environment.json").read_text())
-    assert written["packages"]["torch"] == environment()["packages"]["torch"] is not None
+    assert written["versions"]["torch"] == environment()["versions"]["torch"] is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -46,6 +47,14 @@ def newest_model() -> Path:
         )
     note(f"Model: {run} (the newest run; name another to choose it)")
     return run
+
+
+def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns on stdout; long values are not broken, so that paths can be copied."""
+    filled = [(name, value) for name, value in rows if value]
+    width = max((len(name) for name, _ in filled), default=0)
+    for name, value in filled:
+        output().print(Text.assemble((name.ljust(width + 2), "bold"), value), soft_wrap=True)
 
 
 def counted(number: int, noun: str) -> str:

@@ -140,9 +140,9 @@ def command(
     _require_weights(weights)
     info = read_weights_info(weights)
     target = _target(output_file, weights, precision, overwrite=overwrite)
-    chosen = _size(info, size, dynamic=dynamic)
-    images = [] if no_verify else _comparison_images(info, verify, chosen)
-    calibrating = _calibration_images(info, calibration, chosen)
+    chosen = choose_size(info, size, dynamic=dynamic)
+    images = [] if no_verify else comparison_images(info, verify, chosen)
+    calibrating = calibration_images(info, calibration, chosen)
     request = ExportRequest(weights, target, precision, chosen, batch, calibrating, int8_for)
     note(f"Exporting {weights} as {precision}{_where_compared(images)}")
     with progress_bar() as bar:
@@ -206,7 +206,8 @@ def _target(explicit: Path | None, weights: Path, precision: Precision, *, overw
     return target
 
 
-def _size(info: WeightsInfo, size: tuple[int, int] | None, *, dynamic: bool) -> tuple[int, int] | None:
+def choose_size(info: WeightsInfo, size: tuple[int, int] | None, *, dynamic: bool) -> tuple[int, int] | None:
+    """The (height, width) to export for, None for free size; what was not chosen is told."""
     from etnet.errors import UsageError
     from etnet.export.images import suggest_size
 
@@ -219,7 +220,12 @@ def _size(info: WeightsInfo, size: tuple[int, int] | None, *, dynamic: bool) -> 
     return suggested
 
 
-def _comparison_images(info: WeightsInfo, folder: Path | None, size: tuple[int, int] | None) -> list[ComparisonImage]:
+def comparison_images(info: WeightsInfo, folder: Path | None, size: tuple[int, int] | None) -> list[ComparisonImage]:
+    """The images of a folder, or of the run where none is named.
+
+    Raises:
+        DataError: The run's images are not there.
+    """
     from etnet.errors import DataError
     from etnet.export.images import load_folder, load_run_images, open_run_images
 
@@ -236,7 +242,8 @@ def _comparison_images(info: WeightsInfo, folder: Path | None, size: tuple[int, 
     return load_run_images(found, info.contract, size)
 
 
-def _calibration_images(info: WeightsInfo, folder: Path | None, size: tuple[int, int] | None) -> list[Any]:
+def calibration_images(info: WeightsInfo, folder: Path | None, size: tuple[int, int] | None) -> list[Any]:
+    """The images that int8 takes its ranges from."""
     from etnet.export.images import load_folder
 
     if folder is None:
@@ -266,12 +273,13 @@ def _print_summary(sidecar: Sidecar, comparison: Comparison | None) -> None:
     table.add_row("Input", f"{size[0]}x{size[1]}" if size else "any size (padded to multiples of 16)")
     table.add_row("Precision", sidecar.precision)
     table.add_row("File", f"{(sidecar.file_bytes or 0) / 1e6:.1f} MB")
-    for name, value in _figures(comparison):
+    for name, value in figures(comparison):
         table.add_row(name, value)
     output().print(table)
 
 
-def _figures(comparison: Comparison | None) -> list[tuple[str, str]]:
+def figures(comparison: Comparison | None) -> list[tuple[str, str]]:
+    """Rows of a summary that say how far two networks are from each other."""
     if comparison is None:
         return [("Compared", "no (--no-verify)")]
     rows = [

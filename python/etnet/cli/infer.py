@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +124,8 @@ def _results_name(folder: Path) -> str:
 def _summary(
     outcome: FolderOutcome, inputs: InputImages, predictor: Predictor, *, settings: dict[str, Any]
 ) -> dict[str, Any]:
+    from etnet.environment.versions import versions
+
     results = outcome.to_dict()
     counts = {"found": len(inputs.files), **results.pop("counts"), "skipped_other_files": inputs.skipped}
     return {
@@ -136,21 +136,6 @@ def _summary(
         "counts": counts,
         **results,
     }
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of etnet, Python and the packages that influence a result."""
-    from etnet import __version__
-
-    packages = ("torch", "onnxruntime", "openvino", "numpy", "opencv-python-headless", "pillow")
-    return {"etnet": __version__, "python": platform.python_version(), **{name: _version(name) for name in packages}}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _print_counts(outcome: FolderOutcome, inputs: InputImages) -> None:

@@ -18,6 +18,9 @@ COMMANDS = {
     "evaluate": "Score a trained network on labelled images.",
     "infer": "Segment an image or a folder of images.",
     "export": "Make an ONNX file that runs without PyTorch.",
+    "build-engine": "Build a TensorRT engine.",
+    "benchmark": "Compare formats: size, scores, latency, memory.",
+    "inspect": "Show what a model file is and whether it runs here.",
     "doctor": "Show what is installed, what works and what is missing.",
 }
 """Commands in the order of a first visit, each with its line in the help; `etnet.cli.<name>` holds it."""

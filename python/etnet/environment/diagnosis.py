@@ -30,7 +30,7 @@ _NATIVE, _DRIVER = "etnet.native", "etnet.environment.cuda_driver"
 
 _BACKEND_PACKAGES = {
     "torch": (("torch",), ("timm",), ("safetensors",)),
-    "tensorrt": (("tensorrt", "tensorrt-rtx", "tensorrt-lean"),),
+    "tensorrt": (("tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu13-bindings", "tensorrt-lean"),),
 }
 """For each back-end the packages it needs, alternatives in one tuple; any other needs the package of its own name."""
 

@@ -31,6 +31,10 @@ PURPOSES = {
     BASE: "needed by every command",
     "train": "etnet train, and prediction with PyTorch",
     "tensorboard": "training curves in TensorBoard",
+    "openvino": "exported networks on Intel and AMD processors",
+    "tensorrt": "engines for the NVIDIA GPU of this machine",
+    "tensorrt-rtx": "engines for NVIDIA RTX GPUs, built also without one",
+    "pycuda": "engines in programs that use PyCUDA",
     OTHER: "deployment packages that this version has no extra for",
 }
 DEPLOYMENT = ("onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "cuda-python", "pycuda")
@@ -42,6 +46,8 @@ _MODULES = {
     "pillow": "PIL",
     "pyyaml": "yaml",
     "cuda-python": "cuda.bindings.driver",
+    "tensorrt-rtx-cu13-libs": "tensorrt_rtx_libs",
+    "tensorrt-rtx-cu13-bindings": "tensorrt_rtx_bindings",
     "pycuda": "pycuda.driver",
 }
 """Modules whose name does not follow from the package's."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from etnet.errors import CheckFailed, DataError, ModelFileError
-from etnet.inference.backends import NOT_FINITE, Backend, NetworkOutputs, open_backend
+from etnet.inference.backends import NOT_FINITE, Backend, MeasurableBackend, NetworkOutputs, open_backend
 from etnet.inference.model_file import ModelDescription
 from etnet.inference.preprocess import Geometry, fit, restore, restore_labels
 from etnet.manifest import resolve_model
@@ -30,10 +33,17 @@ class Predictor:
         self.backend = backend
         self.contract = contract
         self.description = description
+        self._stages: dict[str, float] | None = None
 
     @classmethod
     def load(
-        cls, path: Path | str, *, backend: str = "auto", device: str = "auto", threads: int | None = None
+        cls,
+        path: Path | str,
+        *,
+        backend: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Predictor:
         """Open a run directory, a weights file, an ONNX file or an engine.
 
@@ -43,13 +53,15 @@ class Predictor:
                 `predictor.backend.name` says what was chosen.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             threads: Processor threads of the runtime; None leaves it to the runtime.
+            options: Options of that backend alone, such as `precision` of `torch`; see its `open_model`.
 
         Raises:
             ModelFileError: There is no usable model at the path.
             UsageError: The backend does not exist or does not run this kind of file.
             EnvironmentFault: The runtime or the device is missing.
         """
-        opened = open_backend(resolve_model(Path(path)), backend=backend, device=device, threads=threads)
+        model = resolve_model(Path(path))
+        opened = open_backend(model, backend=backend, device=device, threads=threads, options=options)
         return cls(opened.backend, opened.description.contract, description=opened.description)
 
     def close(self) -> None:
@@ -80,19 +92,42 @@ class Predictor:
             ModelFileError: The network's outputs do not fit the contract.
             CheckFailed: The network gave numbers that are not finite.
         """
-        fitted = [fit(image, self.contract) for image in images]
+        with self._stage("pre"):
+            fitted = [fit(image, self.contract) for image in images]
         for _, geometry in fitted:
             self._require_fitting_size(geometry)
         predictions: dict[int, Prediction] = {}
         for members in self._runs([geometry for _, geometry in fitted]):
             # Labels of a resized image come from its probabilities at its own size.
             resized = any(fitted[index][1].resized != fitted[index][1].size for index in members)
-            outputs = self._run(
-                np.stack([fitted[index][0] for index in members]), probabilities=probabilities or resized
-            )
-            for position, index in enumerate(members):
-                predictions[index] = _prediction(outputs, position, fitted[index][1], probabilities=probabilities)
+            with self._stage("pre"):
+                batch = np.stack([fitted[index][0] for index in members])
+            outputs = self._run(batch, probabilities=probabilities or resized)
+            with self._stage("post"):
+                for position, index in enumerate(members):
+                    predictions[index] = _prediction(outputs, position, fitted[index][1], probabilities=probabilities)
         return [predictions[index] for index in range(len(images))]
+
+    @contextmanager
+    def timing(self) -> Iterator[dict[str, float]]:
+        """Collect the seconds of each stage of the predictions inside the block, into the dictionary it yields.
+
+        `pre` and `post` fit images and restore their geometry; `copy_in`, `compute` and `copy_out` are the backend's,
+        or `compute` alone where it does not copy. Telling them apart makes a GPU wait, so that the sum is more than a
+        prediction takes otherwise.
+        """
+        self._stages = {}
+        try:
+            yield self._stages
+        finally:
+            self._stages = None
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self._stages is not None:
+            self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
 
     def _runs(self, geometries: Sequence[Geometry]) -> Iterator[list[int]]:
         """Indices of the images that go through the network together."""
@@ -115,7 +150,7 @@ class Predictor:
             )
 
     def _run(self, batch: UInt8Array, *, probabilities: bool) -> NetworkOutputs:
-        outputs = self.backend.run(batch, probabilities=probabilities)
+        outputs = self._outputs(batch, probabilities=probabilities)
         count, height, width = batch.shape[:3]
         classes = self.contract.num_classes
         expected = (count, classes, height, width)
@@ -139,6 +174,17 @@ class Predictor:
             raise ModelFileError(
                 f"the network returned class {highest}, but its contract has {classes} classes; use another model file"
             )
+        return outputs
+
+    def _outputs(self, batch: UInt8Array, *, probabilities: bool) -> NetworkOutputs:
+        if self._stages is None:
+            return self.backend.run(batch, probabilities=probabilities)
+        if not isinstance(self.backend, MeasurableBackend):
+            with self._stage("compute"):
+                return self.backend.run(batch, probabilities=probabilities)
+        outputs, seconds = self.backend.run_in_stages(batch, probabilities=probabilities)
+        for name, value in seconds.items():
+            self._stages[name] = self._stages.get(name, 0.0) + value
         return outputs
 
 

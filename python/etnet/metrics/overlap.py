@@ -10,55 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from etnet.types import BoolArray, UInt8Array
+from etnet.ndops import ConfusionMatrix, confusion_matrix
 
-ConfusionMatrix = npt.NDArray[np.int64]
-
-
-def confusion_matrix(
-    labels: UInt8Array,
-    target: UInt8Array,
-    *,
-    num_classes: int,
-    ignore_index: int | None = None,
-    where: BoolArray | None = None,
-) -> ConfusionMatrix:
-    """Count the pixels of every (true class, predicted class) pair.
-
-    Args:
-        labels: Predicted class indices, any shape, integer.
-        target: True class indices, same shape.
-        num_classes: Number of classes C.
-        ignore_index: Value of `target` whose pixels are not counted.
-        where: Pixels to count, bool, same shape; None counts all.
-
-    Returns:
-        Counts [C, C], int64; row = true class, column = predicted class.
-
-    Raises:
-        ValueError: Shapes differ, or a counted value is no class index.
-
-    Example:
-        >>> import numpy as np
-        >>> confusion_matrix(np.array([0, 1, 1], np.uint8), np.array([0, 0, 1], np.uint8), num_classes=2).tolist()
-        [[1, 1], [0, 1]]
-    """
-    if labels.shape != target.shape:
-        raise ValueError(f"labels have shape {labels.shape} and target {target.shape}; expected the same shape")
-    counted = np.ones(target.shape, dtype=np.bool_) if where is None else np.asarray(where, dtype=np.bool_)
-    if counted.shape != target.shape:
-        raise ValueError(f"where has shape {counted.shape} and target {target.shape}; expected the same shape")
-    if ignore_index is not None:
-        counted = counted & (target != ignore_index)
-    rows = target[counted].astype(np.int64)
-    columns = labels[counted].astype(np.int64)
-    for name, values in (("target", rows), ("labels", columns)):
-        if values.size and (values.min() < 0 or values.max() >= num_classes):
-            raise ValueError(f"{name} holds values {values.min()}..{values.max()}; expected 0..{num_classes - 1}")
-    counts = np.bincount(rows * num_classes + columns, minlength=num_classes * num_classes)
-    return counts.reshape(num_classes, num_classes).astype(np.int64)
+__all__ = ["ConfusionMatrix", "OverlapScores", "confusion_matrix", "mean_of_defined"]
 
 
 @dataclass(frozen=True)

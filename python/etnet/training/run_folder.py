@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -16,11 +15,12 @@ from filelock import FileLock, Timeout
 
 from etnet.config.load import dump_recipe
 from etnet.config.schema import Recipe
+from etnet.environment.versions import versions
 from etnet.errors import UsageError
 from etnet.output import create_output_folder, disk_faults, write_json, write_text
 
 RUNS = Path("runs/train")
-REPORTED_PACKAGES = ("etnet", "torch", "timm", "numpy", "opencv-python-headless", "pillow", "safetensors", "pydantic")
+REPORTED_PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "pillow", "safetensors", "pydantic")
 
 
 @contextmanager
@@ -88,18 +88,10 @@ def environment() -> dict[str, object]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "command": sys.argv,
-        "python": platform.python_version(),
         "platform": platform.platform(),
         "processor_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if gpu else None,
         "gpu": gpu,
-        "packages": {name: _version(name) for name in REPORTED_PACKAGES},
+        "versions": versions(REPORTED_PACKAGES),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

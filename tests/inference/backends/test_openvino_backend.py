@@ -31,6 +31,11 @@ def test_the_name_says_in_which_precision_it_computes(model):
         assert predictor.backend.name in {"openvino cpu float32", "openvino cpu bfloat16", "openvino cpu float16"}
 
 
+def test_float32_can_be_asked_for(model):
+    with Predictor.load(model, backend="openvino", options={"precision": "f32"}) as predictor:
+        assert predictor.backend.name == "openvino cpu float32"
+
+
 def test_a_file_is_complete_without_its_sidecar(model):
     sidecar_path(model).unlink()
     with Predictor.load(model, backend="openvino") as predictor:

@@ -139,7 +139,7 @@ def test_too_little_memory_is_one_sentence_with_the_size(error, monkeypatch):
     def fail(*_arguments, **_options):
         raise error
 
-    monkeypatch.setattr(backend, "_run", fail)
+    monkeypatch.setattr(backend, "_upload", fail)
     with pytest.raises(EnvironmentFault, match=r"too little memory for 1 image\(s\) of 16x32 pixels"):
         backend.run(noise(1, 16, 32))
 
@@ -150,7 +150,7 @@ def test_other_errors_of_torch_are_not_hidden(monkeypatch):
     def fail(*_arguments, **_options):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(backend, "_run", fail)
+    monkeypatch.setattr(backend, "_upload", fail)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         backend.run(noise(1, 16, 16))
 
@@ -164,3 +164,33 @@ def test_a_gpu_gives_the_masks_of_the_cpu():
     assert torch_backend.resolve_device("auto").type == "cuda"
     np.testing.assert_allclose(on_gpu.probabilities, on_cpu.probabilities, atol=2e-3)
     assert np.mean(on_gpu.labels != on_cpu.labels) < 1e-3
+
+
+def test_a_lower_precision_leaves_the_callers_network_alone():
+    network = build_model(small_recipe().model, 3)
+    TorchBackend(network, contract(), device="cpu", precision="bfloat16")
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+def test_the_name_tells_precision_and_compilation():
+    network = build_model(small_recipe().model, 3)
+    backend = TorchBackend(network, contract(), device="cpu", precision="bfloat16", compiled=True)
+    assert backend.name == "torch cpu bfloat16 compiled"
+
+
+def test_a_compiled_network_gives_the_same_labels():
+    network = build_model(small_recipe().model, 3)
+    images = noise(2, 32, 48)
+    expected = TorchBackend(network, contract(), device="cpu").run(images)
+    compiled = TorchBackend(network, contract(), device="cpu", compiled=True).run(images)
+    np.testing.assert_array_equal(compiled.labels, expected.labels)
+    np.testing.assert_allclose(compiled.probabilities, expected.probabilities, atol=1e-5)
+
+
+def test_stages_of_a_cpu_are_computing_alone():
+    network = build_model(small_recipe().model, 3)
+    backend = TorchBackend(network, contract(), device="cpu")
+    outputs, seconds = backend.run_in_stages(noise(1, 32, 32))
+    assert list(seconds) == ["compute"]
+    assert seconds["compute"] > 0
+    np.testing.assert_array_equal(outputs.labels, backend.run(noise(1, 32, 32)).labels)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from etnet.errors import EnvironmentFault, UsageError
 from etnet.inference.model_file import ModelDescription
@@ -58,6 +59,19 @@ class Backend(Protocol):
         """Free what the backend holds; it cannot run afterwards."""
 
 
+@runtime_checkable
+class MeasurableBackend(Protocol):
+    """A backend that can tell its copies from its computing; `etnet benchmark` shows them."""
+
+    def run_in_stages(
+        self, images: UInt8Array, *, probabilities: bool = True
+    ) -> tuple[NetworkOutputs, dict[str, float]]:
+        """As `Backend.run`, and the seconds of `copy_in`, `compute` and `copy_out`, waiting for each to end."""
+
+    def peak_device_memory(self) -> int | None:
+        """Most bytes that were in use on the device so far; None for a processor's own memory."""
+
+
 class OpenedModel(NamedTuple):
     """A model file ready to run, and what it says about itself."""
 
@@ -66,7 +80,7 @@ class OpenedModel(NamedTuple):
 
 
 class _BackendModule(Protocol):
-    def open_model(self, path: Path, *, device: str, threads: int | None) -> OpenedModel: ...
+    def open_model(self, path: Path, *, device: str, threads: int | None, **options: Any) -> OpenedModel: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,8 @@ class BackendEntry:
     """A line of the registry.
 
     Attributes:
-        module: Module with a function `open_model(path, *, device, threads) -> OpenedModel`.
+        module: Module with a function `open_model(path, *, device, threads, **options) -> OpenedModel`, whose options
+            are the backend's own.
         package: The package that the module imports.
         suffixes: Files that it runs.
         install: Command that installs the package.
@@ -119,7 +134,14 @@ def choose_backend(path: Path, wanted: str = "auto") -> str:
     return wanted
 
 
-def open_backend(path: Path, *, backend: str = "auto", device: str = "auto", threads: int | None = None) -> OpenedModel:
+def open_backend(
+    path: Path,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> OpenedModel:
     """Open a model file with a backend.
 
     Args:
@@ -127,6 +149,7 @@ def open_backend(path: Path, *, backend: str = "auto", device: str = "auto", thr
         backend: A name of `BACKENDS`, or `auto`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: Processor threads; None leaves it to the runtime.
+        options: Options of that backend alone, see its `open_model`.
 
     Raises:
         UsageError: The backend does not exist, or does not run this file.
@@ -143,7 +166,7 @@ def open_backend(path: Path, *, backend: str = "auto", device: str = "auto", thr
         raise EnvironmentFault(
             f"{path} needs {entry.package}, which is not installed here; install it with: {entry.install}"
         ) from error
-    return module.open_model(path, device=device, threads=threads)
+    return module.open_model(path, device=device, threads=threads, **(options or {}))
 
 
 def _what_it_runs(name: str, path: Path) -> str:

@@ -35,13 +35,14 @@ class OpenVinoBackend:
     Args:
         path: ONNX file written by `etnet export`.
         threads: Processor threads; None takes what OpenVINO finds best for a single image.
+        precision: `f32` or `bf16`; None is OpenVINO's choice: bfloat16 where the processor has it.
 
     Raises:
         ModelFileError: The file is missing, damaged, not from etnet, or has other bytes than its sidecar says.
         UsageError: The file holds int8 for TensorRT.
     """
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: Path, *, threads: int | None = None, precision: str | None = None) -> None:
         self.sidecar = read_onnx_description(path)
         if self.sidecar.quantized_for == "tensorrt":
             # OpenVINO's handling of signed activations with float biases gave wrong masks where it was tried.
@@ -52,6 +53,8 @@ class OpenVinoBackend:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
+        if precision is not None:
+            settings["INFERENCE_PRECISION_HINT"] = precision
         core = openvino.Core()
         try:
             model = core.read_model(path)
@@ -59,8 +62,8 @@ class OpenVinoBackend:
         except RuntimeError as error:
             refuse_damaged(path, error)
         require_outputs(path, [output.get_any_name() for output in compiled.outputs], self.sidecar)
-        precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        self._name = f"openvino cpu {_PRECISION_NAMES.get(precision, precision)}"
+        ran_in = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self._name = f"openvino cpu {_PRECISION_NAMES.get(ran_in, ran_in)}"
         self._request: openvino.InferRequest | None = compiled.create_infer_request()
         self._turn = threading.Lock()
 
@@ -104,8 +107,8 @@ class OpenVinoBackend:
         self._request = None
 
 
-def open_model(path: Path, *, device: str, threads: int | None) -> OpenedModel:
-    """Open an ONNX file; see `open_backend`."""
+def open_model(path: Path, *, device: str, threads: int | None, precision: str | None = None) -> OpenedModel:
+    """Open an ONNX file; see `open_backend`, and `OpenVinoBackend` for the option."""
     require_processor(device, "openvino")
-    backend = OpenVinoBackend(path, threads=threads)
+    backend = OpenVinoBackend(path, threads=threads, precision=precision)
     return OpenedModel(backend, ModelDescription.of_deployed(path, backend.sidecar))

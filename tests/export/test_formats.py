@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from etnet.errors import UsageError
+from etnet.export.formats import DEFAULT_FORMATS, FORMATS, ModelFiles, default_formats, parse_formats
+from etnet.inference.backends import BACKENDS
+from etnet.sidecar import read_sidecar
+from helpers.weights import write_confident
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_confident(tmp_path_factory.mktemp("run") / "best.safetensors")
+
+
+def files(model, folder, **options):
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
+    return ModelFiles(model, folder, **{"size": (64, 48), "batch": (1, 1, 2), "calibration": list(images), **options})
+
+
+def test_every_format_names_a_backend_and_every_default_a_format():
+    assert {entry.backend for entry in FORMATS.values()} <= set(BACKENDS)
+    assert {name for names in DEFAULT_FORMATS.values() for name in names} <= set(FORMATS)
+
+
+def test_formats_are_read_in_the_order_given():
+    assert parse_formats("openvino, torch,") == ("openvino", "torch")
+
+
+@pytest.mark.parametrize("text", ["", ",", "torch,torch", "torch,tensorflow"])
+def test_formats_that_cannot_be_are_one_sentence(text):
+    with pytest.raises(UsageError, match="--formats: expected distinct names of torch, torch-bf16, "):
+        parse_formats(text)
+
+
+def test_the_usual_formats_follow_the_device():
+    assert default_formats("cpu")[0] == default_formats("cuda:1")[0] == "torch"
+    assert "openvino" in default_formats("cpu")
+    assert "tensorrt-int8" in default_formats("cuda")
+
+
+def test_weights_are_run_as_they_are_and_onnx_files_are_made_once(weights, tmp_path):
+    made = files(weights, tmp_path)
+    assert made.contestant("torch-bf16").model == weights
+    exported = made.contestant("onnxruntime").model
+    assert (exported.name, read_sidecar(exported).precision) == ("model-fp32.onnx", "fp32")
+    written = exported.stat().st_mtime_ns
+    assert made.contestant("openvino").model.stat().st_mtime_ns == written
+    assert read_sidecar(made.contestant("onnxruntime-int8").model).precision == "int8"
+
+
+def test_an_onnx_file_serves_formats_of_its_precision_only(weights, tmp_path):
+    exported = files(weights, tmp_path).contestant("onnxruntime").model
+    given = files(exported, tmp_path)
+    assert given.contestant("openvino").model == exported
+    with pytest.raises(UsageError, match=r"needs a file in int8, and model-fp32\.onnx is in fp32"):
+        given.contestant("onnxruntime-int8")
+    with pytest.raises(UsageError, match=r"needs the run or weights, and model-fp32\.onnx was given"):
+        given.contestant("torch")
+
+
+def test_a_file_that_cannot_be_made_says_so_each_time_and_is_tried_once(weights, tmp_path, monkeypatch):
+    tries = []
+
+    def refuse(request, images):
+        tries.append(request.precision)
+        raise UsageError("no calibration today")
+
+    monkeypatch.setattr("etnet.export.formats.export_checked", refuse)
+    made = files(weights, tmp_path)
+    for name in ("onnxruntime-int8", "openvino-int8"):
+        with pytest.raises(UsageError, match="no calibration today"):
+            made.contestant(name)
+    assert tries == ["int8"]
