@@ -108,7 +108,7 @@ def prepare_build(
     if settings.library == "tensorrt" and not driver.gpus:
         raise EnvironmentFault(
             f"{TITLES[settings.library]} measures kernels on the GPU that the engine will run on, and none can be used "
-            f"here ({driver.problem}); build on that machine, or ahead of time for GPUs of other machines with: "
+            f"here: {driver.problem}; build on that machine, or ahead of time for GPUs of other machines with: "
             f"{_command(model or onnx, settings)} --backend tensorrt-rtx"
         )
     library = find_builder(settings.library)
@@ -130,13 +130,17 @@ def _command(model: Path, settings: BuildSettings) -> str:
 
 def run_build(prepared: PreparedBuild, progress: BuildObserver | None = None) -> Sidecar:
     """Build what was prepared; see `build_engine`."""
+    with disk_faults(prepared.output.parent):
+        prepared.output.parent.mkdir(parents=True, exist_ok=True)
     state = BuildState(progress or SilentObserver())
-    definition = parse_network(prepared.library, prepared.onnx, prepared.sidecar, state)
-    config = configure(definition, prepared.settings, prepared.input, prepared.precision, state)
     cache_file = prepared.settings.timing_cache
-    if cache_file is not None:
-        attach_timing_cache(config, cache_file, state)
-    plan = _build(definition, config, state)
+    # From here on, because the library also calls back while it parses, and would swallow a KeyboardInterrupt there.
+    with _stopping_on_interrupt(state):
+        definition = parse_network(prepared.library, prepared.onnx, prepared.sidecar, state)
+        config = configure(definition, prepared.settings, prepared.input, prepared.precision, state)
+        if cache_file is not None:
+            attach_timing_cache(config, cache_file, state)
+        plan = _build(definition, config, state)
     if plan is None:
         raise EnvironmentFault(
             f"{prepared.library.title} could not build an engine from {prepared.onnx}: "
@@ -168,9 +172,8 @@ def _check_precision(settings: BuildSettings, sidecar: Sidecar, library: Library
 
 
 def _check_disk(output: Path, needed: int) -> None:
-    folder = output.absolute().parent
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
     with disk_faults(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     if free < needed:
         raise EnvironmentFault(
@@ -191,11 +194,11 @@ def _build(definition: Definition, config: Any, state: BuildState) -> Any | None
             failure.append(error)
 
     worker = threading.Thread(target=work, name="etnet engine build", daemon=True)
-    with _stopping_on_interrupt(state):
+    if not state.stop.is_set():
         worker.start()
-        while worker.is_alive():
-            # With a limit, because a wait without one does not let signal handlers run.
-            worker.join(timeout=0.1)
+    while worker.is_alive():
+        # With a limit, because a wait without one does not let signal handlers run.
+        worker.join(timeout=0.1)
     if state.failure is not None:
         raise state.failure
     if state.stop.is_set():
@@ -270,7 +273,7 @@ def _write(prepared: PreparedBuild, plan: bytes, precisions: dict[str, float]) -
         prepared.sidecar,
         input=prepared.input,
         precision=prepared.precision,
-        versions={"etnet": __version__, library.name: library.version},
+        versions={**prepared.sidecar.versions, "etnet": __version__, library.name: library.version},
         verification=None,
         engine=engine,
         file_sha256=sha256(plan).hexdigest(),

@@ -105,5 +105,11 @@ def _import_first(name: LibraryName, modules: tuple[str, ...], *, lean: bool = F
                 f"the package {module} is installed but cannot be loaded ({str(error).splitlines()[0]}); install it "
                 f"anew with: {INSTALL[name]}"
             ) from error
-        return Library(name, imported, str(imported.__version__), lean)
+        version = getattr(imported, "__version__", None)
+        if version is None:
+            raise EnvironmentFault(
+                f"{imported.__name__} is found, but is not the package of {TITLES[name]}; install that with: "
+                f"{INSTALL[name]}"
+            )
+        return Library(name, imported, str(version), lean)
     return None

@@ -92,7 +92,9 @@ def configure(
     """
     library = definition.library
     config = definition.builder.create_builder_config()
-    config.progress_monitor = make_monitor(library, state)
+    monitor = make_monitor(library, state)
+    if monitor is not None:
+        config.progress_monitor = monitor
     _set_flags(config, definition, settings, precision)
     detailed = library.member("ProfilingVerbosity", "DETAILED")
     if detailed is not None:

@@ -89,7 +89,7 @@ def examine(path: Path, sidecar: Sidecar, *, device: int = 0, driver: Driver | N
         problem = driver.problem or f"number {device} was asked for, there are {len(driver.gpus)}"
         onnx = shlex.quote(str(path.with_name(engine.onnx)))
         return Obstacle(
-            f"an engine needs an NVIDIA GPU, and none can be used here ({problem})",
+            f"an engine needs an NVIDIA GPU, and none can be used here: {problem}",
             f"run the ONNX file here instead with: etnet infer IMAGES --model {onnx}",
         )
     gpu = driver.gpus[device]

@@ -70,7 +70,13 @@ def of_engine(inspector_json: str) -> dict[str, float]:
 def _engine_layer(layer: Mapping[str, Any]) -> str | None:
     if layer.get("LayerType") in ("Reformat", "NoOp", "Constant", "Shape", "shape_call", "Shuffle"):
         return None
-    texts = [str(tensor.get("Format/Datatype", "")).lower() for tensor in layer.get("Outputs", ())]
+    # The key is `Format/Datatype` in most versions.
+    texts = [
+        str(value).lower()
+        for tensor in layer.get("Outputs", ())
+        for key, value in tensor.items()
+        if "datatype" in key.lower()
+    ]
     for text in texts:
         for word, precision in _ENGINE_TYPES.items():
             if word in text:

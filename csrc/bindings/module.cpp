@@ -16,7 +16,7 @@ void bind_weighted_block(pybind11::module_& module);
 PYBIND11_MODULE(_native, module) {
     module.doc() = "Native kernels of etnet: functions of addresses and sizes.";
     // Raised whenever a signature changes; etnet.native refuses a module of another number.
-    module.attr("INTERFACE") = 3;
+    module.attr("INTERFACE") = 4;
     // How this module was built: versions of the compilers, and compute capabilities; "" for what was left out.
     pybind11::dict build;
     build["compiler"] = __VERSION__;

@@ -12,7 +12,7 @@ from etnet.errors import EnvironmentFault
 if TYPE_CHECKING:
     from types import ModuleType
 
-INTERFACE = 3
+INTERFACE = 4
 """Number of the native interface that this Python code calls; `_native.INTERFACE` must be the same."""
 
 REBUILD = "rebuild it with `make venv` in a source tree, or `pip install --force-reinstall etnet`"

@@ -56,7 +56,7 @@ def test_an_onnx_file_becomes_an_engine_that_says_it_was_not_compared(onnx):
     assert sidecar.engine.targets == ("sm86", "sm89")
     assert sidecar.input.batch == (1, 2, 4)
     assert sidecar.verification is None
-    assert "Compared NO: it runs on a GPU only, and none can be used here (no NVIDIA driver)" in " ".join(
+    assert "Compared NO: it runs on a GPU only, and none can be used here: no NVIDIA driver" in " ".join(
         result.stdout.split()
     )
     assert result.stdout.rstrip().endswith(f"Next: etnet inspect {engine}")
@@ -74,10 +74,11 @@ def test_json_is_the_description_and_nothing_else(onnx):
 @pytest.mark.usefixtures("rtx")
 def test_a_dry_run_shows_the_build_and_writes_nothing(onnx):
     before = sorted(onnx.parent.iterdir())
-    result = build(onnx, "--backend", "tensorrt-rtx", "--dry-run", "--batch", "1,4,8", "--optimization-level", "5")
+    words = ("--batch", "1,4,8", "--optimization-level", "5", "--output", onnx.parent / "new" / "model.engine")
+    result = build(onnx, "--backend", "tensorrt-rtx", "--dry-run", *words)
     assert result.exit_code == 0, result.output
     shown = " ".join(result.stdout.split())
-    assert f"Would build {onnx.with_suffix('.engine')}" in shown
+    assert f"Would build {onnx.parent / 'new' / 'model.engine'}" in shown
     assert "Precision fp16" in shown
     assert "Batch 1 to 8, best 4" in shown
     assert "Optimization level 5" in shown

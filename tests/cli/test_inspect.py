@@ -51,7 +51,7 @@ def test_an_onnx_file_is_shown_with_its_size_and_its_chain(tmp_path):
 def test_an_engine_says_why_it_cannot_run_and_what_to_do(tmp_path):
     result = inspect(write_engine_file(tmp_path / "model.engine"))
     text = shown(result)
-    assert "Runs here no: an engine needs an NVIDIA GPU, and none can be used here (no NVIDIA driver)" in text
+    assert "Runs here no: an engine needs an NVIDIA GPU, and none can be used here: no NVIDIA driver" in text
     assert "Layers 96% fp16" in text
     assert "Batch 1 to 4, best 2" in text
     assert text.endswith(f"Next: run the ONNX file here instead with: etnet infer IMAGES --model {tmp_path}/model.onnx")

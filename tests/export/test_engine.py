@@ -44,7 +44,7 @@ def test_exported_networks_become_engines(exported_models, tmp_path, kind):
     prepared = prepare_build(onnx, tmp_path / "model.engine", settings, driver=NO_GPU)
     built = build_checked(prepared, weights, [ComparisonImage("a", photographs(1, 64, 64)[0])])
     assert built.comparison is None
-    assert built.not_compared == "it runs on a GPU only, and none can be used here (no NVIDIA driver)"
+    assert built.not_compared == "it runs on a GPU only, and none can be used here: no NVIDIA driver"
     sidecar = read_sidecar(tmp_path / "model.engine")
     assert sidecar.source.weights_sha256 == file_sha256(weights)
     assert sidecar.engine.onnx_sha256 == file_sha256(onnx)

@@ -10,6 +10,9 @@ from etnet.trt.library import Library, LibraryName
 
 DETAILED_LAYERS = '{"Layers": [{"Name": "conv", "Outputs": [{"Format/Datatype": "Row major linear FP16"}]}]}'
 
+CONFIG_ATTRIBUTES = ("profiling_verbosity", "builder_optimization_level", "hardware_compatibility_level")
+"""Attributes of a builder configuration in every version; the progress monitor came with TensorRT 10."""
+
 
 class FakeTensorRT:
     """The builder half of a TensorRT module, with the flags of the version that is played.
@@ -31,6 +34,7 @@ class FakeTensorRT:
         builder_flags: tuple[str, ...] = ("TF32", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"),
         plan: bytes | None = b"a plan",
         layers: str = DETAILED_LAYERS,
+        monitors: bool = True,
     ) -> None:
         self.flags: list[str] = []
         self.cleared: list[str] = []
@@ -52,6 +56,10 @@ class FakeTensorRT:
             OnnxParser=FakeParser,
             Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: FakeInspectedEngine(self)),
         )
+        self.config_attributes = set(CONFIG_ATTRIBUTES)
+        if monitors:
+            module.IProgressMonitor = object
+            self.config_attributes.add("progress_monitor")
         self.library = Library(name, module, version)
 
 
@@ -84,6 +92,9 @@ class FakeConfig:
         vars(self)["fake"] = fake
 
     def __setattr__(self, name: str, value: Any) -> None:
+        # Classes of the bindings take no attributes that they do not have.
+        if name not in self.fake.config_attributes:
+            raise AttributeError(name)
         self.fake.attributes[name] = value
 
     def set_flag(self, flag: Enum) -> None:

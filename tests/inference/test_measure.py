@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import pytest
 
+from etnet.export.onnx import export_onnx
 from etnet.inference.measure import Contestant, ContestantFailed, Latency, Runner, take_turns
 from etnet.inference.predictor import Predictor
 from helpers.weights import write_confident
@@ -56,6 +57,14 @@ def test_options_reach_the_backend_and_a_bad_image_is_a_reason_not_a_dead_proces
         with pytest.raises(ContestantFailed, match=r"expected \[H, W, 3\]"):
             runner.labels(image[..., 0])
         assert runner.labels(image).shape == image.shape[:2]
+
+
+def test_a_process_does_not_inherit_the_peak_of_its_parent(weights):
+    held = np.ones(2**27)  # a gibibyte, touched
+    exported = weights.with_name("model.onnx")
+    export_onnx(weights, exported, size=(64, 48))
+    with Runner(Contestant("onnxruntime", exported, "onnxruntime"), device="cpu", threads=1) as runner:
+        assert runner.peak_memory()["host"] < held.nbytes
 
 
 class Recorder:

@@ -19,7 +19,7 @@ from etnet.sidecar import file_sha256, read_sidecar, sidecar_path, write_sidecar
 from etnet.trt import builder
 from etnet.trt.builder import build_engine, prepare_build
 from etnet.trt.driver import Driver
-from etnet.trt.progress import SilentObserver
+from etnet.trt.progress import SilentObserver, make_logger
 from etnet.trt.settings import BuildSettings
 from helpers.onnx_graphs import describe, write_small_onnx
 
@@ -143,11 +143,37 @@ def test_ctrl_c_stops_the_build_and_leaves_nothing(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.onnx.json"}
 
 
+@pytest.mark.usefixtures("rtx")
+def test_ctrl_c_while_the_graph_is_parsed_is_not_swallowed(tmp_path, monkeypatch):
+    presses = [signal.SIGINT]
+
+    def interrupting(library, state):
+        logger = make_logger(library, state)
+        log = type(logger).log
+
+        def interrupted(self, severity, message):
+            if presses:
+                # The handler runs inside this callback, whose exceptions the bindings drop.
+                os.kill(os.getpid(), presses.pop())
+            log(self, severity, message)
+
+        type(logger).log = interrupted
+        return logger
+
+    monkeypatch.setattr("etnet.trt.network.make_logger", interrupting)
+    observer = Recorder()
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(write_small_onnx(tmp_path / "model.onnx"), tmp_path / "model.engine", RTX, observer)
+    assert presses == []
+    assert observer.phases == []
+    assert not (tmp_path / "model.engine").exists()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from etnet.trt.builder import build_engine
-from etnet.trt.progress import SilentObserver
+from etnet.trt.progress import SilentObserver, make_logger
 from etnet.trt.settings import BuildSettings
 from etnet import output
 

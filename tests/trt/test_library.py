@@ -84,6 +84,12 @@ def test_a_package_whose_libraries_are_missing_is_an_error_and_not_absent(monkey
         find_builder("tensorrt")
 
 
+def test_a_folder_of_the_same_name_is_not_taken_for_the_library(monkeypatch):
+    vars(fake_module(monkeypatch, "tensorrt", "10.13")).pop("__version__")
+    with pytest.raises(EnvironmentFault, match=r"tensorrt is found, but is not the package of TensorRT; install that"):
+        find_builder("tensorrt")
+
+
 def test_the_lean_runtime_comes_after_the_full_one(monkeypatch):
     fake_module(monkeypatch, "tensorrt_lean", "10.13.2", Runtime=object)
     assert [library.title for library in find_runtimes("tensorrt")] == ["TensorRT lean runtime 10.13.2"]

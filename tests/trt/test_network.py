@@ -16,7 +16,11 @@ from helpers.onnx_graphs import write_small_onnx
 
 A10 = Driver((Gpu(0, "NVIDIA A10", (8, 6)),), "580.95.05", "13.0")
 FULL = BuildSettings("tensorrt")
-OLD = {"network_flags": ("EXPLICIT_BATCH", "EXPLICIT_PRECISION"), "builder_flags": ("FP16", "INT8", "TF32")}
+OLD = {
+    "network_flags": ("EXPLICIT_BATCH", "EXPLICIT_PRECISION"),
+    "builder_flags": ("FP16", "INT8", "TF32"),
+    "monitors": False,
+}
 
 
 @pytest.fixture
@@ -38,6 +42,7 @@ def test_tensorrt_10_gets_a_strongly_typed_network_and_no_precision_flag(play, t
     assert fake.network_flags == [1 << 1]
     assert fake.flags == []
     assert fake.attributes["profiling_verbosity"].name == "DETAILED"
+    assert fake.attributes["progress_monitor"] is not None
 
 
 def test_tensorrt_11_numbers_the_flag_anew(play, tmp_path):
@@ -52,6 +57,7 @@ def test_tensorrt_8_gets_an_explicit_batch_and_precision_flags(play, tmp_path):
     sidecar = build_engine(onnx, tmp_path / "m.engine", replace(FULL, precision="fp16"))
     assert fake.network_flags == [1 << 0]
     assert fake.flags == ["FP16"]
+    assert "progress_monitor" not in fake.attributes
     assert sidecar.precision == "fp16"
     fake = play(version="8.6.1", **OLD)
     build_engine(

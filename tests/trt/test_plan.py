@@ -123,7 +123,7 @@ def test_a_library_that_is_not_installed_is_named_with_both_packages(installed):
 def test_without_a_gpu_the_onnx_file_is_the_way_out(installed):
     found = examine(PATH, sidecar(replace(RTX, onnx="model-fp16.onnx")), driver=Driver(problem="no NVIDIA driver"))
     assert str(found) == (
-        "an engine needs an NVIDIA GPU, and none can be used here (no NVIDIA driver); run the ONNX file here "
+        "an engine needs an NVIDIA GPU, and none can be used here: no NVIDIA driver; run the ONNX file here "
         "instead with: etnet infer IMAGES --model runs/model-fp16.onnx"
     )
     with pytest.raises(EnvironmentFault, match=r"^runs/model.engine: an engine needs"):

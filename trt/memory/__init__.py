@@ -146,16 +146,26 @@ def open_memory(name: MemoryName = "auto", *, device: int = 0) -> Memory:
     """
     if name not in get_args(MemoryName):
         raise UsageError(f"memory is '{name}'; expected {', '.join(get_args(MemoryName))}")
-    names = list(_MODULES) if name == "auto" else [name]
-    for candidate in names:
-        if _is_installed(_PACKAGES[candidate]):
-            memory: Memory = importlib.import_module(_MODULES[candidate]).open_memory(device)
-            return memory
-    if name == "auto":
-        raise EnvironmentFault(
-            f"running an engine needs cuda-python, torch or PyCUDA; install the first with: {_INSTALL['cuda']}"
-        )
-    raise EnvironmentFault(f"memory {name} is not installed here; install it with: {_INSTALL[name]}")
+    if name != "auto":
+        if not _is_installed(_PACKAGES[name]):
+            raise EnvironmentFault(f"memory {name} is not installed here; install it with: {_INSTALL[name]}")
+        return _open(name, device)
+    problems: list[str] = []
+    for candidate in filter(lambda candidate: _is_installed(_PACKAGES[candidate]), _MODULES):
+        try:
+            return _open(candidate, device)
+        except EnvironmentFault as error:
+            # A torch built for processors only must not stand in the way of cuda-python.
+            problems.append(str(error))
+    raise EnvironmentFault(
+        " / ".join(problems)
+        or f"running an engine needs cuda-python, torch or PyCUDA; install the first with: {_INSTALL['cuda']}"
+    )
+
+
+def _open(name: str, device: int) -> Memory:
+    memory: Memory = importlib.import_module(_MODULES[name]).open_memory(device)
+    return memory
 
 
 def _is_installed(package: str) -> bool:

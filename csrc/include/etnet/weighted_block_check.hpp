@@ -23,6 +23,8 @@ inline void check_sizes(const WeightedBlockSizes& sizes) {
             "] are more than 2^33 numbers; split the batch");
     require(sizes.hidden >= 1 && sizes.hidden <= kMaximalMatrix / sizes.channels, "weighted_block: ", sizes.hidden,
             " hidden channels for ", sizes.channels, " channels; expected 1..", kMaximalMatrix / sizes.channels);
+    require(sizes.images <= kMaximalNumbers / sizes.hidden, "weighted_block: ", sizes.images, " images with ",
+            sizes.hidden, " hidden channels are more than 2^33 numbers; split the batch");
     require(sizes.threads >= 1, "weighted_block: threads is ", sizes.threads, "; expected at least 1");
 }
 

@@ -52,7 +52,9 @@ def _formats(rows: Sequence[Row]) -> Table:
     for row in rows:
         differing = None if row.differing_labels is None else 100 * row.differing_labels
         scores = (_number(row.mean_dice, 4), _number(row.mean_iou, 4), _number(differing, 3))
-        table.add_row(row.name, row.ran_on, _number((row.file_bytes or 0) / MEBIBYTE, 0), *scores, _peak(row))
+        # The format already names the runtime.
+        where = (row.ran_on or NOTHING).partition(" ")[2]
+        table.add_row(row.name, where, _number((row.file_bytes or 0) / MEBIBYTE, 0), *scores, _peak(row))
     return table
 
 

@@ -59,13 +59,14 @@ def build_checked(
         return BuiltEngine(
             run_build(prepared, observer),
             None,
-            f"it runs on a GPU only, and none can be used here ({prepared.driver.problem})",
+            f"it runs on a GPU only, and none can be used here: {prepared.driver.problem}",
         )
     if not images:
         return BuiltEngine(run_build(prepared, observer), None, "no images were given; name some with --verify DIR")
     output = prepared.output
     with ExitStack() as stack:
         with disk_faults(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
             # Beside the output, so that taking its name is one step.
             drafts = stack.enter_context(
                 tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=".etnet-engine-")

@@ -246,9 +246,17 @@ class _Served:
         return np.array(total, np.float32), {name: np.array(values, np.float32) for name, values in stages.items()}
 
     def peak_memory(self) -> dict[str, int]:
-        # Linux counts in kibibytes, macOS in bytes.
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+        peak = {"host": _peak_resident_bytes()}
         backend = self.predictor.backend
         device = backend.peak_device_memory() if isinstance(backend, MeasurableBackend) else None
         return peak if device is None else {**peak, "device": device}
+
+
+def _peak_resident_bytes() -> int:
+    status = Path("/proc/self/status")
+    # getrusage also counts what the parent held when it started this process.
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -114,13 +114,16 @@ class WeightedBlock(nn.Module):
         By the operator `etnet.ops.weighted_block` where that is faster. Compilers and exporters see the plain formula,
         which the ones fuse with its neighbours and the others can write down.
         """
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if traced or twin_is_better(features, trains=torch.is_grad_enabled()):
+        if _is_traced() or twin_is_better(features, trains=torch.is_grad_enabled()):
             context = features.mean(dim=(2, 3), keepdim=True)
             weights = torch.sigmoid(self.expand(functional.relu(self.reduce(context))))
             return features * weights
         w1, w2 = self.reduce.weight.flatten(1), self.expand.weight.flatten(1)
         return weighted_block(features, w1, cast("Tensor", self.reduce.bias), w2, cast("Tensor", self.expand.bias))
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def initialize_blocks(module: nn.Module) -> None:

@@ -114,11 +114,9 @@ def twin_is_better(x: Tensor, *, trains: bool) -> bool:
     Returns:
         True where there is no kernel for its type and device, or where the plain formula was measured to be faster.
     """
-    if x.dtype not in _launch.FLOAT_TYPES or x.device.type not in ("cpu", "cuda"):
-        return True
-    if x.dtype != torch.float32 or x.is_cuda:
-        return False
-    return x.numel() < PLAIN_BELOW["training" if trains else "inference"]
+    if x.is_cpu and x.dtype == torch.float32:  # first, because there microseconds count
+        return x.numel() < PLAIN_BELOW["training" if trains else "inference"]
+    return x.dtype not in _launch.FLOAT_TYPES or not (x.is_cpu or x.is_cuda)
 
 
 def _require_kernel(x: Tensor) -> None:

@@ -71,7 +71,7 @@ def test_an_engine_without_a_gpu_is_a_sentence_with_the_way_out(tmp_path, monkey
     path = write_engine_file(tmp_path / "model.engine")
     with pytest.raises(
         EnvironmentFault,
-        match=r"none can be used here \(no NVIDIA driver\).*etnet infer IMAGES",
+        match=r"none can be used here: no NVIDIA driver.*etnet infer IMAGES",
     ):
         Predictor.load(path)
     with pytest.raises(UsageError, match="--threads"):

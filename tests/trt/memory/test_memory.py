@@ -71,6 +71,26 @@ def test_auto_takes_torch_first_then_cuda_python(monkeypatch):
     assert opened == ["torch_memory", "cuda_memory", "pycuda_memory"]
 
 
+def test_auto_goes_on_where_torch_cannot_use_the_gpu(monkeypatch):
+    class Module:
+        def __init__(self, name):
+            self.name = name
+
+        def open_memory(self, device):
+            if "torch" in self.name:
+                raise EnvironmentFault("torch sees no GPU")
+            if "pycuda" in self.name:
+                raise EnvironmentFault("PyCUDA neither")
+            return self.name
+
+    monkeypatch.setattr("importlib.import_module", Module)
+    monkeypatch.setattr(memory, "_is_installed", lambda package: True)
+    assert open_memory() == "etnet.trt.memory.cuda_memory"
+    monkeypatch.setattr(memory, "_is_installed", lambda package: package != "cuda.bindings")
+    with pytest.raises(EnvironmentFault, match="torch sees no GPU / PyCUDA neither"):
+        open_memory()
+
+
 def test_a_package_whose_parent_is_missing_counts_as_missing():
     assert not memory._is_installed("no_such_parent.child")
     assert memory._is_installed("numpy")

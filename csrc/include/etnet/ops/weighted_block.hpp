@@ -30,7 +30,7 @@ struct WeightedBlockSizes {
     std::int64_t channels = 0;            // C
     std::int64_t hidden = 0;              // R
     std::int64_t height = 0;              // H
-    std::int64_t width = 0;               // W;  all at least 1, N C H W <= 2^33, C R <= 2^31 - 1
+    std::int64_t width = 0;               // W;  all at least 1, N C H W <= 2^33, N R <= 2^33, C R <= 2^31 - 1
     bool channels_last = false;           // x, out and their gradients lie as [N, H, W, C] instead of [N, C, H, W]
     FloatType type = FloatType::float32;  // of x, out and their gradients
     FloatType parameter_type = FloatType::float32;  // of W1, b1, W2, b2; their gradients are float32

@@ -3,6 +3,7 @@
 // All pointers are device memory of the current device; the workspace is aligned to 256 bytes. The calls only enqueue
 // work on `stream`, a cudaStream_t: they allocate nothing and do not wait, so they can be captured into a graph. The
 // result is the same on every run; it may differ in the last places from that of the CPU. `threads` is not used.
+// Maps of billions of images or channels that do not fit a grid of 2^31 - 1 blocks are refused.
 #pragma once
 
 #include <cstdint>
