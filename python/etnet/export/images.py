@@ -75,8 +75,9 @@ def load_run_images(images: RunImages, contract: Contract, size: tuple[int, int]
     """Up to `MOST_IMAGES` images of a run, evenly spread over it, with masks; see `fit_fixed_size`."""
     count = len(images.dataset)
     chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_IMAGES)).round().astype(int))
-    samples = [images.dataset.load(int(index)) for index in chosen]
-    found = [ComparisonImage(sample.id, sample.image, sample.mask) for sample in samples]
+    # One at a time: of photographs that are resized, only the small version stays in memory.
+    samples = (images.dataset.load(int(index)) for index in chosen)
+    found = (ComparisonImage(sample.id, sample.image, sample.mask) for sample in samples)
     return [fit_fixed_size(item, contract, size) for item in found]
 
 
@@ -87,7 +88,7 @@ def load_folder(folder: Path, contract: Contract, size: tuple[int, int] | None) 
         DataError: There is no image, or one of them cannot be read; it is named.
     """
     files: Sequence[Path] = find_images(folder).files
-    found = [ComparisonImage(path.stem, read_image(path, intensity_window=contract.intensity_window)) for path in files]
+    found = (ComparisonImage(path.stem, read_image(path, intensity_window=contract.intensity_window)) for path in files)
     return [fit_fixed_size(item, contract, size) for item in found]
 
 
