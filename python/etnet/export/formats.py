@@ -34,6 +34,7 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "torch": Format("torch", "weights"),
+    "torch-nchw": Format("torch", "weights", options={"channels_last": False}),
     "torch-bf16": Format("torch", "weights", options={"precision": "bfloat16"}),
     "torch-fp16": Format("torch", "weights", options={"precision": "float16"}),
     "torch-compile": Format("torch", "weights", options={"compiled": True}),
@@ -48,7 +49,7 @@ FORMATS: dict[str, Format] = {
     "tensorrt-fp16": Format("tensorrt", "engine", "fp16"),
     "tensorrt-int8": Format("tensorrt", "engine", "int8"),
 }
-"""Formats by name; torch runs in channels-last everywhere."""
+"""Formats by name; torch runs in channels-last but for `torch-nchw`, which is torch as it comes."""
 
 DEFAULT_FORMATS = {
     "cpu": ("torch", "torch-bf16", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8", "tensorrt-fp16"),

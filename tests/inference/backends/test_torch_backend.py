@@ -187,6 +187,16 @@ def test_a_compiled_network_gives_the_same_labels():
     np.testing.assert_allclose(compiled.probabilities, expected.probabilities, atol=1e-5)
 
 
+def test_the_layout_of_the_maps_changes_no_label():
+    network = build_model(small_recipe().model, 3)
+    images = noise(2, 32, 48)
+    expected = TorchBackend(network, contract(), device="cpu").run(images)
+    plain = TorchBackend(network, contract(), device="cpu", channels_last=False)
+    assert plain.name == "torch cpu nchw"
+    assert network.classifier.weight.is_contiguous()
+    np.testing.assert_allclose(plain.run(images).probabilities, expected.probabilities, atol=1e-5)
+
+
 def test_stages_of_a_cpu_are_computing_alone():
     network = build_model(small_recipe().model, 3)
     backend = TorchBackend(network, contract(), device="cpu")

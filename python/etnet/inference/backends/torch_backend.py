@@ -6,7 +6,7 @@ import copy
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -73,6 +73,7 @@ class TorchBackend:
         device: str = "auto",
         precision: Precision = "float32",
         compiled: bool = False,
+        channels_last: bool = True,
     ) -> None:
         """Move the network to the device.
 
@@ -84,6 +85,8 @@ class TorchBackend:
                 that a GPU gives the masks of a CPU.
             compiled: Compile with torch.compile at the first run of each input size (about a minute); on a GPU also
                 capture CUDA graphs.
+            channels_last: Lay maps out as NHWC, the faster layout of convolutions in both cuDNN and oneDNN; without it
+                the network runs as PyTorch users who change nothing run it.
         """
         self._device = resolve_device(device)
         self._precision = precision
@@ -91,8 +94,8 @@ class TorchBackend:
         self._dtype: torch.dtype = getattr(torch, precision)
         if precision != "float32":
             network = copy.deepcopy(network)
-        # NHWC is the faster layout of convolutions in both cuDNN and oneDNN.
-        self._network = network.eval().to(self._device, self._dtype).to(memory_format=torch.channels_last)
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._network = network.eval().to(self._device, self._dtype).to(memory_format=self._layout)
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(contract.mean, dtype=torch.float32, device=self._device).view(shape)
         self._std = torch.tensor(contract.std, dtype=torch.float32, device=self._device).view(shape)
@@ -103,9 +106,7 @@ class TorchBackend:
             self._computed = torch.compile(self._compute, mode=mode, dynamic=False)
 
     @classmethod
-    def from_file(
-        cls, path: Path, *, device: str = "auto", precision: Precision = "float32", compiled: bool = False
-    ) -> TorchBackend:
+    def from_file(cls, path: Path, *, device: str = "auto", **options: Any) -> TorchBackend:
         """Load a weights file written by training; see the constructor.
 
         Raises:
@@ -117,12 +118,13 @@ class TorchBackend:
 
         resolve_device(device)
         contract = read_weights_info(path).contract
-        return cls(load_network(path), contract, device=device, precision=precision, compiled=compiled)
+        return cls(load_network(path), contract, device=device, **options)
 
     @property
     def name(self) -> str:
         """Runtime and device in a few words, with the precision and compilation where they are not the default."""
         unusual = [self._precision] * (self._precision != "float32") + ["compiled"] * self._compiled
+        unusual += ["nchw"] * (self._layout is torch.contiguous_format)
         return " ".join([f"torch {self._device}", *unusual])
 
     @property
@@ -195,9 +197,9 @@ class TorchBackend:
 
     def _compute(self, images: Tensor, *, probabilities: bool) -> _DeviceOutputs:
         """Labels, edges and probabilities, as in `NetworkOutputs`, of images [N, H, W, 3], uint8."""
-        # A permuted NHWC batch already is channels_last, and stays so.
         normalised = (images.permute(0, 3, 1, 2).float() - self._mean) / self._std
-        output: ETNetOutput = self._network(normalised.to(self._dtype))
+        # A permuted NHWC batch already is channels_last: for that layout nothing is copied.
+        output: ETNetOutput = self._network(normalised.to(self._dtype).contiguous(memory_format=self._layout))
         logits = output.seg_logits.float()
         # argmax takes a NaN for the largest number, so that the largest one shows every NaN of its pixel.
         largest, labels = logits.max(dim=1)
@@ -233,13 +235,11 @@ def _no_lap(_: str) -> None:
     """The lap of a run whose stages nobody asked for."""
 
 
-def open_model(
-    path: Path, *, device: str, threads: int | None, precision: Precision = "float32", compiled: bool = False
-) -> OpenedModel:
-    """Open a weights file; see `open_backend`, and `TorchBackend` for the options."""
+def open_model(path: Path, *, device: str, threads: int | None, **options: Any) -> OpenedModel:
+    """Open a weights file; see `open_backend`, and `TorchBackend` for the options `precision` and others."""
     from etnet.manifest import read_weights_info
 
     if threads is not None:
         torch.set_num_threads(threads)
-    backend = TorchBackend.from_file(path, device=device, precision=precision, compiled=compiled)
+    backend = TorchBackend.from_file(path, device=device, **options)
     return OpenedModel(backend, ModelDescription.of_weights(read_weights_info(path)))
