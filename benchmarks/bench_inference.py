@@ -6,7 +6,7 @@
 The same measurement as `etnet benchmark`, on the network of the paper (ResNet-50, two classes, 512x512) with random
 weights unless --model names a trained one: time does not depend on what was learned, labels do, so that without --model
 only times are worth reading. The first format is the rival that every speed is relative to: float32 torch, eager, in
-the layout that it has by itself (NCHW). What a careful user would try first is in the table too: channels-last, bfloat16.
+its own layout (NCHW). What a careful user would try first is in the table too: channels-last, bfloat16.
 """
 
 from __future__ import annotations

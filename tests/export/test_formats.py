@@ -31,7 +31,7 @@ def test_formats_are_read_in_the_order_given():
 
 @pytest.mark.parametrize("text", ["", ",", "torch,torch", "torch,tensorflow"])
 def test_formats_that_cannot_be_are_one_sentence(text):
-    with pytest.raises(UsageError, match="--formats: expected distinct names of torch, torch-bf16, "):
+    with pytest.raises(UsageError, match="--formats: expected distinct names of torch, torch-nchw, torch-bf16, "):
         parse_formats(text)
 
 
