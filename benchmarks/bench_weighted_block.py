@@ -115,11 +115,16 @@ def seconds_per_call(run: Run, device: str) -> float:
 
 
 def medians(runs: dict[str, Run], device: str, rounds: int) -> dict[str, float]:
-    """Milliseconds; each round runs every contestant once, and two rounds before do not count."""
+    """Milliseconds; each round runs every contestant once, and two rounds before do not count.
+
+    The first of a round changes, because what ran before leaves the caches warm or cold.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
     for repetition in range(rounds + 2):
-        for name, run in runs.items():
-            seconds = seconds_per_call(run, device)
+        first = repetition % len(names)
+        for name in names[first:] + names[:first]:
+            seconds = seconds_per_call(runs[name], device)
             if repetition >= 2:
                 times[name].append(1000 * seconds)
     return {name: statistics.median(values) for name, values in times.items()}
