@@ -20,6 +20,7 @@ from typing import Any
 
 from etnet import __version__
 from etnet.errors import CheckFailed, EnvironmentFault, ModelFileError
+from etnet.onnx_sidecar import describe_onnx
 from etnet.output import disk_faults, replacing
 from etnet.sidecar import EngineSpec, InputSpec, NetworkPrecision, Sidecar, file_sha256, write_sidecar
 from etnet.trt import precision as layer_precision
@@ -28,7 +29,6 @@ from etnet.trt.library import TITLES, Library, find_builder
 from etnet.trt.network import Definition, configure, parse_network
 from etnet.trt.progress import BuildObserver, BuildState, SilentObserver
 from etnet.trt.settings import MINIMUM_HALF_SHARE, BuildSettings, check_settings, resolve_input
-from etnet.trt.source import describe_onnx
 from etnet.trt.timing import attach_timing_cache, save_timing_cache
 
 _SPARE_BYTES = 64 << 20

@@ -18,7 +18,18 @@ ENGINES = Path(etnet.trt.__file__).resolve().parent
 """`etnet.trt`: a folder of the package when installed from a wheel, the repository's `trt/` when editable."""
 
 LAYERS = {
-    1: {"errors", "types", "config", "manifest", "output", "sidecar", "native", "_native", "environment"},
+    1: {
+        "errors",
+        "types",
+        "config",
+        "manifest",
+        "output",
+        "sidecar",
+        "onnx_sidecar",
+        "native",
+        "_native",
+        "environment",
+    },
     2: {"ops", "ndops"},
     3: {"data", "models", "losses", "metrics"},
     4: {"trt"},

@@ -259,7 +259,7 @@ def _export(source: _Source, calibration: Path | None, *, overwrite: bool) -> No
 
 def _is_same_export(onnx: Path, planned: Sidecar) -> bool:
     from etnet import __version__
-    from etnet.trt.source import describe_onnx
+    from etnet.onnx_sidecar import describe_onnx
 
     found = describe_onnx(onnx)
     return (
@@ -274,8 +274,8 @@ def _images(source: _Source, folder: Path | None) -> list[ComparisonImage]:
     from etnet.cli.export import comparison_images
     from etnet.export.images import load_folder
     from etnet.manifest import read_weights_info
+    from etnet.onnx_sidecar import describe_onnx
     from etnet.trt.driver import ask_driver
-    from etnet.trt.source import describe_onnx
 
     if not ask_driver().gpus:
         # Nothing will be compared, so images that are not there must not stop the build.

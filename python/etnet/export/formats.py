@@ -129,8 +129,8 @@ class ModelFiles:
         raise UsageError(f"needs {needs}, and {self.model.name} was given")
 
     def _require_precision(self, wanted: Format) -> None:
+        from etnet.onnx_sidecar import describe_onnx
         from etnet.trt.plan import read_plan
-        from etnet.trt.source import describe_onnx
 
         describe = describe_onnx if wanted.file == "onnx" else read_plan
         found = describe(self.model).precision

@@ -117,8 +117,8 @@ def _deployed_subject(path: Path, data: Path | None, size: tuple[int, int] | Non
 
 
 def _describe(path: Path) -> Sidecar:
+    from etnet.onnx_sidecar import describe_onnx
     from etnet.trt.plan import read_plan
-    from etnet.trt.source import describe_onnx
 
     return describe_onnx(path) if path.suffix.lower() == ".onnx" else read_plan(path)
 

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from etnet.inference.backends import BACKENDS, choose_backend
 from etnet.inference.model_file import ModelDescription
 from etnet.manifest import read_weights_info, resolve_model
+from etnet.onnx_sidecar import describe_onnx
 from etnet.sidecar import file_sha256
 from etnet.trt.plan import Obstacle, examine, read_plan
-from etnet.trt.source import describe_onnx
 
 Kind = Literal["weights", "onnx", "engine"]
 

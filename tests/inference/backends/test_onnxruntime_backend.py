@@ -9,8 +9,9 @@ import pytest
 
 from etnet.errors import EnvironmentFault, ModelFileError, UsageError
 from etnet.inference.backends import open_backend
-from etnet.inference.backends.onnxruntime_backend import OnnxRuntimeBackend, read_onnx_description
+from etnet.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from etnet.inference.predictor import Predictor
+from etnet.onnx_sidecar import describe_onnx
 from etnet.sidecar import METADATA_KEY, sidecar_path
 from helpers.backends import BackendTester, copy_model, photographs
 
@@ -40,7 +41,7 @@ def test_a_file_is_complete_without_its_sidecar(model):
     assert alone.contract == with_sidecar.contract
     assert alone.backend.input_size == (48, 64)
     assert alone.description.sha256 == with_sidecar.description.sha256
-    assert read_onnx_description(model) == alone.backend.sidecar
+    assert describe_onnx(model) == alone.backend.sidecar
 
 
 def test_a_changed_byte_is_noticed_by_the_sidecar(model):
@@ -55,7 +56,7 @@ def test_a_changed_byte_is_noticed_by_the_sidecar(model):
 def test_a_truncated_file_is_one_sentence(model, keep):
     sidecar_path(model).unlink()
     model.write_bytes(model.read_bytes()[:keep])
-    for read in (load, read_onnx_description):
+    for read in (load, describe_onnx):
         with pytest.raises(ModelFileError, match=r"model\.onnx: not a readable ONNX file") as caught:
             read(model)
         assert "\n" not in str(caught.value)

@@ -3,45 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from etnet.errors import EnvironmentFault, ModelFileError, UsageError
-from etnet.sidecar import METADATA_KEY, InputSpec, Sidecar, decode_sidecar
+from etnet.sidecar import InputSpec, Sidecar
 from etnet.types import UInt8Array
 
 Resource = TypeVar("Resource")
 
 _OUT_OF_MEMORY = ("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "cannot allocate memory")
-
-
-def sidecar_from_metadata(path: Path, metadata: Mapping[str, str]) -> Sidecar:
-    """The description inside an ONNX file.
-
-    Args:
-        path: The file, for errors.
-        metadata: Its custom metadata.
-
-    Raises:
-        ModelFileError: The file was not exported by etnet, or its description is damaged.
-    """
-    if METADATA_KEY not in metadata:
-        raise ModelFileError(
-            f"{path}: not exported by etnet, so that its classes and normalisation are unknown; "
-            "make a file that etnet can run with: etnet export RUN"
-        )
-    return decode_sidecar(metadata[METADATA_KEY], origin=f"the metadata of {path}")
-
-
-def refuse_damaged(path: Path, error: Exception) -> NoReturn:
-    """Raise the sentence for a file that the runtime cannot read."""
-    reason = " ".join(str(error).split())[-160:]
-    raise ModelFileError(
-        f"{path}: not a readable ONNX file ({reason}); copy it anew or export the model again"
-    ) from error
 
 
 def require_outputs(path: Path, names: Sequence[str], sidecar: Sidecar) -> None:

@@ -10,16 +10,15 @@ import onnxruntime
 
 from etnet.inference.backends import NetworkOutputs, OpenedModel
 from etnet.inference.backends.onnx_file import (
-    refuse_damaged,
     refuse_out_of_memory,
     require_batch,
     require_open,
     require_outputs,
     require_processor,
-    sidecar_from_metadata,
 )
 from etnet.inference.model_file import ModelDescription
-from etnet.sidecar import Sidecar, read_sidecar
+from etnet.onnx_sidecar import refuse_damaged, sidecar_from_metadata
+from etnet.sidecar import read_sidecar
 from etnet.types import UInt8Array
 
 _SILENT = 4
@@ -39,7 +38,7 @@ class OnnxRuntimeBackend:
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         beside = read_sidecar(path)
-        self._session: onnxruntime.InferenceSession | None = _open_session(path, threads=threads, optimize=True)
+        self._session: onnxruntime.InferenceSession | None = _open_session(path, threads=threads)
         self.sidecar = beside or sidecar_from_metadata(path, self._session.get_modelmeta().custom_metadata_map)
         require_outputs(path, [output.name for output in self._session.get_outputs()], self.sidecar)
 
@@ -82,19 +81,6 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def read_onnx_description(path: Path) -> Sidecar:
-    """What an exported file says about itself: its sidecar, or where there is none, its metadata.
-
-    Raises:
-        ModelFileError: The file is missing, damaged, not from etnet, or has other bytes than its sidecar says.
-    """
-    beside = read_sidecar(path)
-    if beside is not None:
-        return beside
-    session = _open_session(path, threads=1, optimize=False)
-    return sidecar_from_metadata(path, session.get_modelmeta().custom_metadata_map)
-
-
 def open_model(path: Path, *, device: str, threads: int | None) -> OpenedModel:
     """Open an ONNX file; see `open_backend`."""
     require_processor(device, "onnxruntime")
@@ -102,12 +88,10 @@ def open_model(path: Path, *, device: str, threads: int | None) -> OpenedModel:
     return OpenedModel(backend, ModelDescription.of_deployed(path, backend.sidecar))
 
 
-def _open_session(path: Path, *, threads: int | None, optimize: bool) -> onnxruntime.InferenceSession:
+def _open_session(path: Path, *, threads: int | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
     options.intra_op_num_threads = threads or 0
-    if not optimize:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:

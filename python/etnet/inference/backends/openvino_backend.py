@@ -15,15 +15,14 @@ import openvino
 from etnet.errors import UsageError
 from etnet.inference.backends import NetworkOutputs, OpenedModel
 from etnet.inference.backends.onnx_file import (
-    refuse_damaged,
     refuse_out_of_memory,
     require_batch,
     require_open,
     require_outputs,
     require_processor,
 )
-from etnet.inference.backends.onnxruntime_backend import read_onnx_description
 from etnet.inference.model_file import ModelDescription
+from etnet.onnx_sidecar import describe_onnx, refuse_damaged
 from etnet.types import UInt8Array
 
 _PRECISION_NAMES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "dynamic": "dynamic"}
@@ -43,7 +42,7 @@ class OpenVinoBackend:
     """
 
     def __init__(self, path: Path, *, threads: int | None = None, precision: str | None = None) -> None:
-        self.sidecar = read_onnx_description(path)
+        self.sidecar = describe_onnx(path)
         if self.sidecar.quantized_for == "tensorrt":
             # OpenVINO's handling of signed activations with float biases gave wrong masks where it was tried.
             raise UsageError(

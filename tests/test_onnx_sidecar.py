@@ -4,8 +4,8 @@ import onnx
 import pytest
 
 from etnet.errors import ModelFileError
+from etnet.onnx_sidecar import describe_onnx
 from etnet.sidecar import file_sha256, sidecar_path
-from etnet.trt.source import describe_onnx
 from helpers.onnx_graphs import describe, write_small_onnx
 
 
@@ -27,7 +27,7 @@ def test_without_a_sidecar_the_copy_in_the_file_is_read(tmp_path):
 def test_an_onnx_file_of_someone_else_is_refused(tmp_path):
     path = write_small_onnx(tmp_path / "model.onnx", described=False)
     onnx.checker.check_model(onnx.load(path))
-    with pytest.raises(ModelFileError, match=r"was not exported by etnet.*etnet export RUN"):
+    with pytest.raises(ModelFileError, match=r"not exported by etnet.*etnet export RUN"):
         describe_onnx(path)
 
 
