@@ -3,7 +3,8 @@
 `torch.ops.etnet.weighted_block` works under torch.compile, torch.export and autocast. What runs behind it:
 
     CPU   the native kernel; the twin of etnet.ops.reference where the native module is missing (with one warning)
-    CUDA  the native kernel where the module was built with CUDA, else the twin
+    CUDA  the native kernel where the module was built with CUDA, else the twin; only asked for by name, because no GPU
+          has run it yet
 
 The kernels read the map twice and write it once, forward, and read map and gradient once and the gradient twice,
 backward; nothing else of the size of the map is kept or written. What stays for the backward pass, beside the map, is
@@ -112,11 +113,13 @@ def twin_is_better(x: Tensor, *, trains: bool) -> bool:
         trains: Whether a gradient is wanted.
 
     Returns:
-        True where there is no kernel for its type and device, or where the plain formula was measured to be faster.
+        True where there is no kernel for its type and device, where the plain formula was measured to be faster, and
+        on CUDA.
     """
     if x.is_cpu and x.dtype == torch.float32:  # first, because there microseconds count
         return x.numel() < PLAIN_BELOW["training" if trains else "inference"]
-    return x.dtype not in _launch.FLOAT_TYPES or not (x.is_cpu or x.is_cuda)
+    # `auto` does not choose the CUDA kernel before a GPU has run it.
+    return x.dtype not in _launch.FLOAT_TYPES or not x.is_cpu
 
 
 def _require_kernel(x: Tensor) -> None:
