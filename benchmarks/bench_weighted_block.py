@@ -5,8 +5,8 @@
 `bench_ops.py` runs it too. The maps have 256 channels at strides 16, 8 and 4. On the CPU they are float32 and bfloat16
 in both layouts, one image and four; on CUDA float16, one image and sixteen. The contestants are the plain formula
 (eager), the same under torch.compile, and ours: on the CPU the module as networks use it, on CUDA its kernel. Half
-precision runs under autocast, as in training. On CUDA every row also says how much of the bandwidth of a copy the forward
-pass reaches, counting the map read twice and written once.
+precision runs under autocast, as in training. On CUDA every row also says how much of the bandwidth of a copy the
+forward pass reaches, counting the map read twice and written once.
 """
 
 from __future__ import annotations
