@@ -100,9 +100,9 @@ def command(
     etnet benchmark runs/train/drive --data DRIVE/ --formats torch,onnxruntime,openvino
 
     Files that a format needs are made first. Each format runs in a process of its own; they take turns, so that a slow
-    moment of the machine hits all. "Total" is the time from 8-bit images to 8-bit labels and edges in the computer's
-    memory; "labels differ" compares with the first format that ran. Formats that cannot run here get a line with the
-    reason.
+    moment of the machine hits all. "End to end" is the time from 8-bit images to 8-bit labels and edges in the
+    computer's memory, its speed is relative to the first format that ran, and so is "differ %", the share of the pixels
+    with another label. Formats that cannot run here get a line with the reason.
     """
     from etnet.cli.benchmark_table import print_tables
     from etnet.export.benchmark import BenchmarkPlan, run_benchmark
