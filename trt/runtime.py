@@ -22,7 +22,7 @@ from etnet.trt.memory import Memory, MemoryName, open_memory
 from etnet.trt.network import INPUT
 from etnet.trt.plan import Placement, place, read_plan
 from etnet.trt.progress import BuildState, SilentObserver, make_logger
-from etnet.trt.worker import Loaded, Slot, Tensor, Worker
+from etnet.trt.worker import Loaded, Slot, Stages, Tensor, Worker
 from etnet.types import UInt8Array
 
 _DTYPES = {"UINT8": np.uint8, "FLOAT": np.float32}
@@ -118,6 +118,15 @@ class EngineRunner:
         """
         (results,) = self.run_many([images], outputs)
         return results
+
+    def run_in_stages(
+        self, images: UInt8Array, outputs: Sequence[str] | None = None
+    ) -> tuple[dict[str, npt.NDArray[Any]], Stages]:
+        """As `run`, and the seconds of `copy_in`, `compute` and `copy_out`, waiting for each to end."""
+        check_images(self.path, self.sidecar, images.shape, images.dtype.name)
+        wanted = self._wanted(outputs)
+        with self._worker() as worker, self._memory.active():
+            return worker.run_in_stages(images, wanted)
 
     def run_many(
         self, batches: Iterable[UInt8Array], outputs: Sequence[str] | None = None

@@ -8,9 +8,11 @@ recorded graph replaces the launches.
 from __future__ import annotations
 
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from etnet.trt.memory import Block, Event, HostBlock, Memory
 from etnet.types import UInt8Array
 
 Shape = tuple[int, ...]
+Stages = dict[str, float]
 
 MOST_GRAPHS = 16
 """Graphs kept per slot; of images of many sizes the least recent ones are recorded again."""
@@ -103,6 +106,9 @@ class Worker:
         self._bound: tuple[int, Shape] | None = None
         self._upload, self._compute, self._download = memory.stream(), memory.stream(), memory.stream()
         self.slots = (self._new_slot(), self._new_slot())
+        for stream in (self._upload, self._compute, self._download):
+            # Memory of a caching allocator may still be read or written by what its former owner has under way.
+            memory.wait_for_caller(stream)
 
     def submit(self, slot: Slot, images: UInt8Array, outputs: Sequence[str]) -> None:
         """Start a batch: copy up, compute, copy the outputs asked for down; returns before any of it is done.
@@ -112,20 +118,49 @@ class Worker:
             images: RGB images [N, H, W, 3], uint8; may be changed after the return.
             outputs: Names of the outputs that are wanted.
         """
-        name, shape = self._loaded.input.name, images.shape
-        np.copyto(slot.pinned[name].bytes[: images.nbytes].reshape(shape), images)
-        self._memory.upload(slot.device[name], slot.pinned[name], images.nbytes, self._upload)
+        self._send(slot, images)
         slot.uploaded.record(self._upload)
         self._memory.wait(self._compute, slot.uploaded)
-        self._launch(slot, shape)
+        self._launch(slot, images.shape)
         slot.computed.record(self._compute)
         self._memory.wait(self._download, slot.computed)
+        self._fetch(slot, images.shape, outputs)
+
+    def _send(self, slot: Slot, images: UInt8Array) -> None:
+        name = self._loaded.input.name
+        np.copyto(slot.pinned[name].bytes[: images.nbytes].reshape(images.shape), images)
+        self._memory.upload(slot.device[name], slot.pinned[name], images.nbytes, self._upload)
+
+    def _fetch(self, slot: Slot, shape: Shape, outputs: Sequence[str]) -> None:
         slot.pending = [(tensor, self._output_shape(tensor, shape)) for tensor in self._wanted(outputs)]
         for tensor, output_shape in slot.pending:
             self._memory.download(
                 self._pinned(slot, tensor), slot.device[tensor.name], tensor.bytes_of(output_shape), self._download
             )
         slot.downloaded.record(self._download)
+
+    def run_in_stages(self, images: UInt8Array, outputs: Sequence[str]) -> tuple[dict[str, npt.NDArray[Any]], Stages]:
+        """Run a batch and wait after each of its stages.
+
+        Args:
+            images: As of `submit`.
+            outputs: As of `submit`.
+
+        Returns:
+            The outputs, and the seconds of `copy_in`, `compute` and `copy_out`.
+        """
+        slot, times = self.slots[0], [time.perf_counter()]
+        self._send(slot, images)
+        self._upload.synchronize()
+        times.append(time.perf_counter())
+        self._launch(slot, images.shape)
+        self._compute.synchronize()
+        times.append(time.perf_counter())
+        self._fetch(slot, images.shape, outputs)
+        results = self.collect(slot)
+        times.append(time.perf_counter())
+        seconds = [after - before for before, after in pairwise(times)]
+        return results, dict(zip(("copy_in", "compute", "copy_out"), seconds, strict=True))
 
     def collect(self, slot: Slot) -> dict[str, npt.NDArray[Any]]:
         """Wait for a batch and take its outputs out of the slot."""

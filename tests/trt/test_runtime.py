@@ -230,6 +230,21 @@ def test_images_on_the_gpu_stay_there_and_wait_for_the_caller(machine):
     assert machine.count("capture") == 1
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_memory_that_its_former_owner_still_writes_is_not_used_early(tmp_path, seed, monkeypatch):
+    machine = Machine(tmp_path, seed=seed)
+    reserve = machine.gpu.device
+
+    def reused(size):
+        block = reserve(size)
+        machine.gpu.caller.add(lambda: block.bytes.__setitem__(slice(None), 7))
+        return block
+
+    monkeypatch.setattr(machine.gpu, "device", reused)
+    images = random_images()
+    assert_outputs(machine.runner.run(images), images)
+
+
 def test_a_failure_of_the_gpu_is_a_sentence_and_the_next_run_is_tried(machine):
     machine.engine.fails = True
     with pytest.raises(EnvironmentFault, match=r"the engine failed on the GPU \(.*\); if memory is short"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from etnet.errors import EnvironmentFault, UsageError
+from etnet.inference.backends import MeasurableBackend
 from etnet.inference.backends.tensorrt_backend import TensorRtBackend, gpu_number, open_model
 from etnet.inference.predictor import Predictor
 from etnet.trt.driver import Driver
@@ -37,6 +38,21 @@ def test_outputs_are_those_of_the_engine(backend, count):
     for name in ("labels", "edges", "probabilities"):
         np.testing.assert_array_equal(getattr(found, name), wanted[name])
     assert backend.run(batch, probabilities=False).probabilities is None
+
+
+def test_its_stages_are_told_apart_and_say_the_same(backend):
+    assert isinstance(backend, MeasurableBackend)
+    batch = images(2)
+    wanted = expected_outputs(batch)
+    for _ in range(4):
+        found, seconds = backend.run_in_stages(batch, probabilities=False)
+        np.testing.assert_array_equal(found.labels, wanted["labels"])
+        np.testing.assert_array_equal(found.edges, wanted["edges"])
+        assert found.probabilities is None
+        assert list(seconds) == ["copy_in", "compute", "copy_out"]
+        assert all(value > 0 for value in seconds.values())
+    with pytest.raises(UsageError, match="takes 1 to 4 images"):
+        backend.run_in_stages(images(5))
 
 
 def test_it_says_what_it_takes_and_where_it_runs(backend):
