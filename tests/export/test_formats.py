@@ -6,7 +6,7 @@ import pytest
 from etnet.errors import UsageError
 from etnet.export.formats import DEFAULT_FORMATS, FORMATS, ModelFiles, default_formats, parse_formats
 from etnet.inference.backends import BACKENDS
-from etnet.sidecar import read_sidecar
+from etnet.sidecar import file_sha256, read_sidecar
 from helpers.weights import write_confident
 
 
@@ -49,6 +49,12 @@ def test_weights_are_run_as_they_are_and_onnx_files_are_made_once(weights, tmp_p
     written = exported.stat().st_mtime_ns
     assert made.contestant("openvino").model.stat().st_mtime_ns == written
     assert read_sidecar(made.contestant("onnxruntime-int8").model).precision == "int8"
+
+
+def test_a_file_that_another_benchmark_left_is_not_taken_for_this_one(weights, tmp_path):
+    (tmp_path / "model-fp32.onnx").write_bytes(b"another network")
+    exported = files(weights, tmp_path).contestant("onnxruntime").model
+    assert read_sidecar(exported).source.weights_sha256 == file_sha256(weights)
 
 
 def test_an_onnx_file_serves_formats_of_its_precision_only(weights, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -32,7 +33,8 @@ class Row:
         reason: Why it did not run, or stopped running; None when all was measured.
         ran_on: Runtime, device and precision as the back-end names them.
         file_bytes: Size of the file it runs.
-        mean_dice: Mean foreground Dice over the pooled pixels of the labelled images; None without masks.
+        mean_dice: Mean foreground Dice over the pooled pixels of the labelled images; None without masks, and
+            where neither they nor the labels show any foreground.
         mean_iou: Mean IoU over all classes, pooled; None without masks.
         differing_labels: Share of the pixels, 0..1, labelled otherwise than by the first format that ran.
         latencies: One for each batch size.
@@ -136,7 +138,7 @@ def _score(plan: BenchmarkPlan, runners: Mapping[str, Runner], rows: Mapping[str
 
 
 def _overlap(plan: BenchmarkPlan, labels: Sequence[UInt8Array]) -> tuple[float | None, float | None]:
-    """Mean foreground Dice and mean IoU of the images that have masks."""
+    """Mean foreground Dice and mean IoU of the images that have masks; None without any or without any class."""
     classes = len(plan.class_names)
     matrices = [
         confusion_matrix(predicted, item.mask, num_classes=classes, ignore_index=plan.ignore_index)
@@ -146,7 +148,11 @@ def _overlap(plan: BenchmarkPlan, labels: Sequence[UInt8Array]) -> tuple[float |
     if not matrices:
         return None, None
     scores = OverlapScores.from_confusion(np.sum(matrices, axis=0), plan.class_names)
-    return scores.mean_dice, scores.mean_iou
+    return _defined(scores.mean_dice), _defined(scores.mean_iou)
+
+
+def _defined(score: float) -> float | None:
+    return None if math.isnan(score) else score
 
 
 def _time(plan: BenchmarkPlan, runners: Mapping[str, Runner], rows: Mapping[str, Row], batch: int) -> None:
@@ -157,7 +163,10 @@ def _time(plan: BenchmarkPlan, runners: Mapping[str, Runner], rows: Mapping[str,
             row.reason = str(outcome)
             continue
         row.latencies.append(outcome)
-        row.peak_bytes = runner.peak_memory()
+        try:
+            row.peak_bytes = runner.peak_memory()
+        except ContestantFailed as failure:
+            row.reason = str(failure)
 
 
 def environment() -> dict[str, Any]:

@@ -102,6 +102,7 @@ class ModelFiles:
         self.model = model
         self.folder = folder
         self._size, self._batch, self._calibration = size, batch, calibration
+        self._made: set[str] = set()
         self._failures: dict[str, EtnetError] = {}
 
     def contestant(self, name: str) -> Contestant:
@@ -143,16 +144,20 @@ class ModelFiles:
         return self._once(f"model-{precision}{marker}.onnx", partial(self._export, precision, quantized_for))
 
     def _once(self, name: str, make: Callable[[Path], None]) -> Path:
-        """The file of that name, made when it is not there; one reason is enough for all formats that lack it."""
+        """The file of that name, made once; one reason is enough for all formats that lack it.
+
+        A file that lies there already is replaced: it may be of another network or another size.
+        """
         path = self.folder / name
         if name in self._failures:
             raise self._failures[name]
-        if not path.exists():
+        if name not in self._made:
             try:
                 make(path)
             except EtnetError as error:
                 self._failures[name] = error
                 raise
+            self._made.add(name)
         return path
 
     def _export(self, precision: NetworkPrecision, quantized_for: QuantizedFor, path: Path) -> None:

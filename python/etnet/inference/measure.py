@@ -141,7 +141,8 @@ class Runner:
             self._process.join()
 
     def _ask(self, *request: Any) -> Any:
-        with contextlib.suppress(BrokenPipeError):
+        # Why the process is gone is told by the answer that does not come.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send(request)
         return self._answer()
 
