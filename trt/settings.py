@@ -59,24 +59,6 @@ class BuildSettings:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def parse_batch(text: str) -> tuple[int, int, int]:
-    """Read `--batch`: one number, or the smallest, best and largest.
-
-    >>> parse_batch("1,4,8"), parse_batch("2")
-    ((1, 4, 8), (2, 2, 2))
-
-    Raises:
-        UsageError: It is neither.
-    """
-    match = re.fullmatch(r"(\d{1,5})(?:,(\d{1,5}),(\d{1,5}))?", text.replace(" ", ""))
-    if match is None:
-        raise UsageError(f"--batch is '{text}'; expected a number or MIN,OPT,MAX such as 1,4,8")
-    numbers = [int(part or match[1]) for part in match.groups()]
-    if not 1 <= numbers[0] <= numbers[1] <= numbers[2]:
-        raise UsageError(f"--batch is '{text}'; expected 1 <= MIN <= OPT <= MAX, such as 1,4,8")
-    return numbers[0], numbers[1], numbers[2]
-
-
 def parse_size_profile(text: str) -> Sizes:
     """Read `--size-profile`: height and width at least, at best and at most.
 
@@ -155,10 +137,13 @@ def resolve_input(settings: BuildSettings, sidecar: Sidecar, onnx: Path) -> Inpu
     """What the engine will take: the ONNX file's input with the ranges that are asked for.
 
     Raises:
-        UsageError: A size profile for a fixed size, none for a free one, or sizes that the network cannot take.
+        UsageError: A size profile for a fixed size, none for a free one, sizes that the network cannot take, or a batch
+            that is none.
     """
     given = sidecar.input
     batch = settings.batch or given.batch
+    if not 1 <= batch[0] <= batch[1] <= batch[2]:
+        raise UsageError(f"--batch is {','.join(map(str, batch))}; expected 1 <= MIN <= OPT <= MAX, such as 1,4,8")
     if given.height is not None and given.width is not None:
         if settings.size_profile is not None:
             raise UsageError(

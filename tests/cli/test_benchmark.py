@@ -97,6 +97,7 @@ def test_an_onnx_file_is_compared_on_a_folder_of_images(trained, report, tmp_pat
         (("--floor", "dice=80"), "is no floor"),
         (("--floor", "accuracy=0.5"), "is no floor"),
         (("--size", "big"), "is no size"),
+        (("--size", "0x64"), "for instance 16x64"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_anything_runs(trained, tmp_path, words, message):

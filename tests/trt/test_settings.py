@@ -12,7 +12,6 @@ from etnet.trt.library import Library
 from etnet.trt.settings import (
     BuildSettings,
     check_settings,
-    parse_batch,
     parse_size_profile,
     parse_targets,
     resolve_input,
@@ -31,10 +30,10 @@ RTX = Library("tensorrt-rtx", SimpleNamespace(ComputeCapability=Enum("ComputeCap
 ONNX = Path("model.onnx")
 
 
-@pytest.mark.parametrize("text", ["", "0", "4,2,8", "1,2", "1,2,3,4", "1;2;3", "-1", "1,2,1"])
-def test_a_batch_that_is_none_is_refused_with_the_form(text):
+@pytest.mark.parametrize("batch", [(0, 1, 8), (4, 2, 8), (1, 2, 1), (0, 0, 0)])
+def test_a_batch_that_is_none_is_refused_with_the_form(batch):
     with pytest.raises(UsageError, match=r"--batch is .*1,4,8"):
-        parse_batch(text)
+        resolve_input(BuildSettings(batch=batch), describe("fp32", (64, 64), 2), ONNX)
 
 
 @pytest.mark.parametrize("text", ["512", "512x512", "64x64,32x64,128x128", "a,b,c", "1x1,2x2"])

@@ -12,7 +12,7 @@ from etnet.data.dataset import PairedFiles
 from etnet.data.datasets import open_dataset
 from etnet.data.io import read_image, read_size
 from etnet.data.transforms import resize_image, resize_mask
-from etnet.errors import DataError, EtnetError
+from etnet.errors import DataError, EtnetError, UsageError
 from etnet.inference.compare import ComparisonImage
 from etnet.inference.folder import find_images
 from etnet.inference.preprocess import plan
@@ -22,6 +22,8 @@ from etnet.types import Contract
 DEFAULT_SIZE = (512, 512)
 MOST_IMAGES = 16
 """Images of a run that an export is compared on; more of them change the figures little and take minutes."""
+
+LARGEST_SIDE = 65536
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,20 @@ def open_run_images(info: WeightsInfo) -> RunImages:
         part = open_dataset(info.recipe.data, root, "validation", seed=info.recipe.training.seed)
         return RunImages("validation", part) if len(part) else RunImages("training", every)
     return RunImages("validation", every.subset(held_out)) if held_out else RunImages("training", every)
+
+
+def check_size(size: tuple[int, int], *, multiple: int) -> None:
+    """Refuse a (height, width) that a network cannot take.
+
+    Raises:
+        UsageError: Names the nearest size that it can take.
+    """
+    if any(side < multiple or side % multiple or side > LARGEST_SIDE for side in size):
+        fitting = [min(max(1, round(side / multiple)) * multiple, LARGEST_SIDE) for side in size]
+        raise UsageError(
+            f"size {size[0]}x{size[1]} (height x width): expected multiples of {multiple} up to {LARGEST_SIDE}, "
+            f"for instance {fitting[0]}x{fitting[1]}"
+        )
 
 
 def suggest_size(info: WeightsInfo) -> tuple[tuple[int, int], str]:

@@ -15,6 +15,7 @@ import torch
 
 from etnet.errors import UsageError
 from etnet.export.contract_network import ContractNetwork, fold_batch_norms
+from etnet.export.images import LARGEST_SIDE, check_size
 from etnet.manifest import WeightsInfo, read_weights_info
 from etnet.models.weights import load_network
 from etnet.output import write_bytes
@@ -27,7 +28,6 @@ OPSET = 18
 """The oldest version of the ONNX operators that PyTorch's exporter writes, which the most runtimes read."""
 
 _LARGEST_BATCH = 1024
-_LARGEST_SIDE = 65536
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -75,12 +75,8 @@ def check_input(size: tuple[int, int] | None, batch: tuple[int, int, int], *, mu
     Raises:
         UsageError: Names the nearest size that it can take.
     """
-    if size is not None and any(side < multiple or side % multiple or side > _LARGEST_SIDE for side in size):
-        fitting = [min(max(1, round(side / multiple)) * multiple, _LARGEST_SIDE) for side in size]
-        raise UsageError(
-            f"size {size[0]}x{size[1]} (height x width): expected multiples of {multiple} up to {_LARGEST_SIDE}, "
-            f"for instance {fitting[0]}x{fitting[1]}"
-        )
+    if size is not None:
+        check_size(size, multiple=multiple)
     if not 1 <= batch[0] <= batch[1] <= batch[2] <= _LARGEST_BATCH:
         raise UsageError(
             f"batch {','.join(map(str, batch))}: expected MIN,OPT,MAX in ascending order from 1 to {_LARGEST_BATCH}"
@@ -137,7 +133,7 @@ def _trace(deployed: ContractNetwork, size: tuple[int, int] | None, *, multiple:
     dimensions: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)}
     height, width = size or (4 * multiple, 6 * multiple)
     if size is None:
-        largest = _LARGEST_SIDE // multiple
+        largest = LARGEST_SIDE // multiple
         dimensions |= {
             axis: multiple * torch.export.Dim(name, min=2, max=largest)
             for axis, name in ((1, "height_steps"), (2, "width_steps"))

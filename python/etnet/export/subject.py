@@ -11,7 +11,15 @@ import numpy as np
 
 from etnet.data.datasets import open_dataset
 from etnet.errors import DataError, UsageError
-from etnet.export.images import RunImages, fit_fixed_size, load_folder, load_run_images, open_run_images, suggest_size
+from etnet.export.images import (
+    RunImages,
+    check_size,
+    fit_fixed_size,
+    load_folder,
+    load_run_images,
+    open_run_images,
+    suggest_size,
+)
 from etnet.inference.compare import ComparisonImage
 from etnet.manifest import WeightsInfo, read_weights_info
 from etnet.sidecar import Sidecar
@@ -58,11 +66,13 @@ def open_subject(path: Path, *, data: Path | None, split: str, size: tuple[int, 
     Raises:
         ModelFileError: The model is damaged or not of etnet.
         DataError: `data` was named and cannot be used.
-        UsageError: The size is not that of the file.
+        UsageError: The size is not that of the file, or none that a network can take.
     """
     if path.suffix.lower() in (".onnx", ".engine", ".plan"):
         return _deployed_subject(path, data, size)
     info = read_weights_info(path)
+    if size is not None:
+        check_size(size, multiple=info.contract.size_multiple)
     chosen = size or suggest_size(info)[0]
     images, origin, reason = _images(info, data, cast("Split", split), chosen)
     return Subject(
@@ -108,6 +118,8 @@ def _deployed_subject(path: Path, data: Path | None, size: tuple[int, int] | Non
     fixed = (height, width) if height is not None and width is not None else None
     if size is not None and fixed is not None and size != fixed:
         raise UsageError(f"{path}: takes only {fixed[0]}x{fixed[1]}; leave --size out, or export another file")
+    if size is not None:
+        check_size(size, multiple=sidecar.contract.size_multiple)
     chosen = fixed or size or NOISE_SIZE
     if data is None:
         reason = f"{path.name} does not say where its data are; name a folder of images with --data"
