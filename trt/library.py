@@ -101,9 +101,10 @@ def _import_first(name: LibraryName, modules: tuple[str, ...], *, lean: bool = F
             imported: ModuleType = importlib.import_module(module)
         except (ImportError, OSError, RuntimeError) as error:
             # The package `tensorrt` exists without the libraries that it loads when their download was blocked.
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise EnvironmentFault(
-                f"the package {module} is installed but cannot be loaded ({str(error).splitlines()[0]}); install it "
-                f"anew with: {INSTALL[name]}"
+                f"the package {module} is installed but cannot be loaded ({reason}); install it anew with: "
+                f"{INSTALL[name]}"
             ) from error
         version = getattr(imported, "__version__", None)
         if version is None:

@@ -63,7 +63,10 @@ def read_plan(path: Path) -> Sidecar:
             f"MODEL --output {path} --overwrite"
         )
     if sidecar.engine is None:
-        raise ModelFileError(f"{path}: its sidecar describes an ONNX file; build one with: etnet build-engine {path}")
+        raise ModelFileError(
+            f"{path}: its sidecar describes an ONNX file; build an engine from that with: etnet "
+            f"build-engine MODEL --output {path} --overwrite"
+        )
     return sidecar
 
 

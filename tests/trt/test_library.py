@@ -71,6 +71,17 @@ def test_members_are_found_by_name_and_missing_ones_are_none(monkeypatch):
     assert not library.builds_without_gpu
 
 
+def test_a_package_that_fails_without_a_word_is_named_with_its_error(monkeypatch):
+    fake_module(monkeypatch, "tensorrt", "10.13")
+
+    def broken(name):
+        raise RuntimeError
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    with pytest.raises(EnvironmentFault, match=r"cannot be loaded \(RuntimeError\)"):
+        find_builder("tensorrt")
+
+
 def test_a_package_whose_libraries_are_missing_is_an_error_and_not_absent(monkeypatch):
     fake_module(monkeypatch, "tensorrt", "10.13")
 

@@ -113,9 +113,11 @@ def command(
     GPU it was built for. Where a GPU can run it, the engine is compared with PyTorch on real images before it gets its
     name. Loading an engine is running code: use only engines that you built yourself.
     """
+    from etnet.cli.export import require_one_comparison
     from etnet.output import json_text
     from etnet.trt.builder import prepare_build
 
+    require_one_comparison(verify, no_verify=no_verify)
     settings = _settings(_precision(fp16=fp16, int8=int8, fp32=fp32), build_options)
     source = _source(model, settings, calibration, size, dynamic=dynamic)
     target = _target(output_file, source.onnx, overwrite=overwrite or dry_run)

@@ -130,12 +130,17 @@ def command(
     command ends with exit code 5 and leaves no file. Beside it lies FILE.json with classes, sizes, hashes, versions and
     the figures of the comparison; the ONNX metadata hold the same but the last.
     """
+    from etnet.errors import UsageError
+
     _require_exporter()
     from etnet.export.checked import ExportRequest, export_checked
     from etnet.manifest import read_weights_info, resolve_model
     from etnet.output import json_text
 
     precision = _precision(fp16=fp16, int8=int8, calibration=calibration)
+    if int8_for != "processor" and not int8:
+        raise UsageError(f"--int8-for {int8_for} is used by --int8 only; add --int8 or leave it out")
+    require_one_comparison(verify, no_verify=no_verify)
     weights = resolve_model(model or newest_model())
     _require_weights(weights)
     info = read_weights_info(weights)
@@ -209,15 +214,26 @@ def _target(explicit: Path | None, weights: Path, precision: Precision, *, overw
 def choose_size(info: WeightsInfo, size: tuple[int, int] | None, *, dynamic: bool) -> tuple[int, int] | None:
     """The (height, width) to export for, None for free size; what was not chosen is told."""
     from etnet.errors import UsageError
-    from etnet.export.images import suggest_size
+    from etnet.export.images import check_size, suggest_size
 
     if dynamic and size is not None:
         raise UsageError("--size and --dynamic exclude each other; --dynamic takes images of all sizes")
+    if size is not None:
+        # Before images are resized to it.
+        check_size(size, multiple=info.contract.size_multiple)
     if dynamic or size is not None:
         return size
     suggested, reason = suggest_size(info)
     note(f"Size: {suggested[0]}x{suggested[1]} ({reason}); choose another with --size or --dynamic")
     return suggested
+
+
+def require_one_comparison(verify: Path | None, *, no_verify: bool) -> None:
+    """Refuse images to compare on together with the wish not to compare."""
+    from etnet.errors import UsageError
+
+    if verify is not None and no_verify:
+        raise UsageError("--verify and --no-verify exclude each other; choose one")
 
 
 def comparison_images(info: WeightsInfo, folder: Path | None, size: tuple[int, int] | None) -> list[ComparisonImage]:

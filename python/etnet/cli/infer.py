@@ -23,7 +23,7 @@ RUNS = Path("runs/infer")
     "--model",
     type=click.Path(path_type=Path),
     metavar="MODEL",
-    help="Run directory, weights file or ONNX file [default: the newest run].",
+    help="Run directory, weights file, ONNX file or engine [default: the newest run].",
 )
 @click.option(
     "--output",

@@ -36,7 +36,8 @@ def test_a_backend_that_also_runs_the_file_can_be_asked_for():
         ("best.safetensors", "onnxruntime", r"runs \.onnx files; make one with: etnet export best\.safetensors"),
         ("model.onnx", "tensorrt", r"make one with: etnet build-engine model\.onnx"),
         ("model.onnx", "torch", "give it the run directory or weights file"),
-        ("model.engine", "openvino", r"runs \.onnx files"),
+        ("model.engine", "openvino", r"runs \.onnx files; give it the one that this engine was built from"),
+        ("my model.onnx", "tensorrt", r"make one with: etnet build-engine 'my model\.onnx'"),
         ("model.onnx", "tflite", "expected auto, torch, onnxruntime, openvino, tensorrt"),
     ],
 )

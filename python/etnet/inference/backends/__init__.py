@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class MeasurableBackend(Protocol):
         """As `Backend.run`, and the seconds of `copy_in`, `compute` and `copy_out`, waiting for each to end."""
 
     def peak_device_memory(self) -> int | None:
-        """Most bytes that were in use on the device so far; None for a processor's own memory."""
+        """Most bytes that were in use on the device so far; None on a processor or where the runtime hides it."""
 
 
 class OpenedModel(NamedTuple):
@@ -173,6 +174,9 @@ def _what_it_runs(name: str, path: Path) -> str:
     if name == "torch":
         return "runs weights; give it the run directory or weights file that this model was exported from"
     suffixes = " and ".join(BACKENDS[name].suffixes)
+    model = shlex.quote(str(path))
     if name == "tensorrt":
-        return f"runs {suffixes} files; make one with: etnet build-engine {path}"
-    return f"runs {suffixes} files; make one with: etnet export {path}"
+        return f"runs {suffixes} files; make one with: etnet build-engine {model}"
+    if path.suffix.lower() in BACKENDS["tensorrt"].suffixes:
+        return f"runs {suffixes} files; give it the one that this engine was built from"
+    return f"runs {suffixes} files; make one with: etnet export {model}"

@@ -186,7 +186,7 @@ class TorchBackend:
             ) from error
 
     def _upload(self, images: UInt8Array) -> Tensor:
-        """The batch on the device; a GPU copies twice as fast from page-locked memory, which is kept for each shape."""
+        """The batch on the device; a GPU copies twice as fast from page-locked memory, kept for the last shape."""
         if self._device.type != "cuda":
             return torch.from_numpy(np.ascontiguousarray(images))
         if images.shape not in self._staging:
