@@ -105,7 +105,7 @@ def test_what_is_no_model_of_etnet_ends_with_exit_code_3(tmp_path):
     for path, message in (
         (tmp_path / "alone.engine", "has no sidecar"),
         (engine, "its bytes are not those"),
-        (foreign, "was not exported by etnet"),
+        (foreign, "not exported by etnet"),
         (tmp_path / "nothing", "no such"),
     ):
         result = inspect(path)
