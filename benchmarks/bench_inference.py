@@ -12,7 +12,6 @@ its own layout (NCHW). What a careful user would try first is in the table too: 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from etnet.export.formats import FORMATS, ModelFiles, default_formats, parse_for
 from etnet.export.subject import Subject, open_subject
 from etnet.manifest import encode_header, resolve_model
 from etnet.models import build_model
+from etnet.output import write_json
 from etnet.training.checkpoint import save_weights
 
 RIVAL = "torch-nchw"
@@ -101,7 +101,7 @@ def main() -> None:
             "targets": targets,
             "rows": [row.to_dict() for row in rows],
         }
-        options.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+        write_json(options.json, report)
 
 
 def _plan(options: argparse.Namespace, subject: Subject, batches: tuple[int, ...]) -> BenchmarkPlan:

@@ -81,6 +81,10 @@ def test_a_sidecar_whose_model_is_gone_says_so(model):
         (lambda values: values["input"].update(batch=[1, 2]), "input.batch"),
         (lambda values: values.update(precision="fp4"), "precision"),
         (lambda values: values["source"].update(epoch="many"), "source.epoch"),
+        (lambda values: values["source"].update(weights=""), "source.weights"),
+        (lambda values: values["engine"].update(onnx="../../model.onnx"), "engine.onnx"),
+        (lambda values: values.update(outputs=["labels", "masks"]), "outputs"),
+        (lambda values: values["input"].update(batch=[0, 1, 8]), "input.batch"),
     ],
 )
 def test_a_damaged_field_is_named(model, change, place):

@@ -158,16 +158,17 @@ def _check_precision(settings: BuildSettings, sidecar: Sidecar, library: Library
     wanted = settings.precision or sidecar.precision
     strongly_typed = library.member("NetworkDefinitionCreationFlag", "STRONGLY_TYPED") is not None
     option = {"fp32": "", "fp16": " --fp16", "int8": " --int8 --calibration IMAGES --int8-for tensorrt"}[wanted]
+    weights = shlex.quote(sidecar.source.weights)
     if sidecar.precision == "int8" and sidecar.quantized_for == "processor":
         raise ModelFileError(
             f"{onnx}: its integers are made for processors, TensorRT needs signed ones; build from the weights with: "
-            f"etnet build-engine {sidecar.source.weights} --int8 --calibration IMAGES --backend {library.name}"
+            f"etnet build-engine {weights} --int8 --calibration IMAGES --backend {library.name}"
         )
     if wanted == sidecar.precision or (wanted == "fp16" and sidecar.precision == "fp32" and not strongly_typed):
         return wanted
     raise ModelFileError(
         f"{onnx}: its network is {sidecar.precision} and {wanted} was asked for, which has to be in the ONNX file; "
-        f"export it with: etnet export {sidecar.source.weights}{option}"
+        f"export it with: etnet export {weights}{option}"
     )
 
 
@@ -246,7 +247,7 @@ def _check_half(prepared: PreparedBuild, precisions: dict[str, float]) -> None:
         raise CheckFailed(
             f"{prepared.onnx}: fp16 was asked for, but only {half:.0%} of the layers would run in it (at least "
             f"{MINIMUM_HALF_SHARE:.0%} expected), so no engine was written; export the run again with: "
-            f"etnet export {prepared.sidecar.source.weights} --fp16"
+            f"etnet export {shlex.quote(prepared.sidecar.source.weights)} --fp16"
         )
 
 

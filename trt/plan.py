@@ -172,6 +172,9 @@ def rebuild_command(output: Path, sidecar: Sidecar, *, library: str | None = Non
         words += ["--size-profile", ",".join(f"{height}x{width}" for height, width in sidecar.input.size_profile)]
     if target is not None:
         words += ["--target", target]
+    for flag in engine.compatibility:
+        option, _, value = flag.partition(":")
+        words += [f"--{option}-compatible", *([value] if value else [])]
     return shlex.join([*words, "--output", str(output), "--overwrite"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,7 @@ def resolve_input(settings: BuildSettings, sidecar: Sidecar, onnx: Path) -> Inpu
         if settings.size_profile is not None:
             raise UsageError(
                 f"--size-profile: {onnx} has the fixed size {given.height}x{given.width}; leave the option out, or "
-                f"export with: etnet export {sidecar.source.weights} --dynamic"
+                f"export with: etnet export {shlex.quote(sidecar.source.weights)} --dynamic"
             )
         _require_multiples("--size", ((given.height, given.width),), sidecar)
         return InputSpec(given.height, given.width, batch)

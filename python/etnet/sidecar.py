@@ -21,6 +21,7 @@ from etnet.types import Contract
 
 METADATA_KEY = "etnet"
 FORMAT_VERSION = 1
+OUTPUTS = ("labels", "edges", "probabilities")
 
 NetworkPrecision = Literal["fp32", "fp16", "int8"]
 QuantizedFor = Literal["processor", "tensorrt"]
@@ -195,7 +196,28 @@ def decode_sidecar(text: str | bytes, *, origin: str) -> Sidecar:
             f"{origin}: format {sidecar.format} of etnet {sidecar.source.etnet_version}; this etnet reads format "
             f"{FORMAT_VERSION}, export the model again"
         )
+    contradiction = _contradiction(sidecar)
+    if contradiction:
+        raise ModelFileError(
+            f"{origin}: the description of the model is damaged ({contradiction}); export the model again"
+        )
     return sidecar
+
+
+def _contradiction(sidecar: Sidecar) -> str:
+    """What no export or build writes though the types allow it; empty where there is nothing of the kind."""
+    names = [("source.weights", sidecar.source.weights)]
+    if sidecar.engine is not None:
+        names.append(("engine.onnx", sidecar.engine.onnx))
+    for place, name in names:
+        # A name with folders in it would point out of the model's own.
+        if not name or Path(name).name != name:
+            return f"{place}: '{name}' is no file name"
+    if not set(sidecar.outputs) <= set(OUTPUTS):
+        return f"outputs: expected names of {', '.join(OUTPUTS)}"
+    if not 1 <= sidecar.input.batch[0] <= sidecar.input.batch[1] <= sidecar.input.batch[2]:
+        return "input.batch: not in ascending order from 1"
+    return ""
 
 
 def read_sidecar(model: Path) -> Sidecar | None:

@@ -171,6 +171,8 @@ def test_the_command_that_works_names_the_run_that_was_given(tmp_path):
         (["--output", "model.trt"], "expected a name that ends in .engine or .plan"),
         (["--size-profile", "1x1"], "--size-profile is '1x1'"),
         (["--target", "hopper"], "--target is 'hopper'"),
+        (["--batch", "8,4,1"], "--batch is 8,4,1"),
+        (["--verify", "images", "--no-verify"], "exclude each other"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(onnx, words, message):
@@ -185,7 +187,7 @@ def test_options_that_make_no_sense_are_refused(onnx, words, message):
         (["--int8"], "--int8 needs --calibration DIR"),
         (["--fp16", "--calibration", "images"], "--calibration is used by --int8 only"),
         (["--dynamic"], "--dynamic needs --size-profile"),
-        (["--size", "100x100", "--dry-run"], "use --size 112x112"),
+        (["--size", "100x100", "--dry-run"], "for instance 96x96"),
     ],
 )
 @pytest.mark.usefixtures("rtx")

@@ -150,6 +150,14 @@ def test_the_command_that_builds_again_is_one_that_the_command_line_takes():
         assert values["target"] == "sm86"
 
 
+def test_the_command_that_builds_again_keeps_what_the_engine_is_compatible_with():
+    described = sidecar(replace(FULL, compatibility=("version", "hardware:ampere_plus")))
+    words = shlex.split(rebuild_command(Path("model.engine"), described))
+    values = build_command.make_context("build-engine", words[2:]).params
+    assert values["version_compatible"]
+    assert values["hardware_compatible"] == "ampere_plus"
+
+
 @pytest.fixture
 def engine_file(tmp_path):
     path = tmp_path / "model.engine"
