@@ -7,6 +7,7 @@ from etnet.errors import UsageError
 from etnet.export.formats import DEFAULT_FORMATS, FORMATS, ModelFiles, default_formats, parse_formats
 from etnet.inference.backends import BACKENDS
 from etnet.sidecar import file_sha256, read_sidecar
+from helpers.onnx_graphs import write_small_onnx
 from helpers.weights import write_confident
 
 
@@ -80,3 +81,14 @@ def test_a_file_that_cannot_be_made_says_so_each_time_and_is_tried_once(weights,
         with pytest.raises(UsageError, match="no calibration today"):
             made.contestant(name)
     assert tries == ["int8"]
+
+
+@pytest.mark.parametrize(("size", "profile"), [(None, ((64, 48),) * 3), ((64, 48), None)])
+def test_an_engine_from_a_file_of_free_size_is_built_for_the_size_of_the_benchmark(
+    tmp_path, monkeypatch, size, profile
+):
+    asked = []
+    monkeypatch.setattr("etnet.trt.builder.build_engine", lambda _onnx, _output, settings: asked.append(settings))
+    onnx = write_small_onnx(tmp_path / "given.onnx", size=size)
+    files(onnx, tmp_path).contestant("tensorrt-fp32")
+    assert [settings.size_profile for settings in asked] == [profile]

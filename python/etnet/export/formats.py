@@ -167,7 +167,11 @@ class ModelFiles:
         export_checked(request, ())
 
     def _build(self, source: Path, precision: NetworkPrecision, path: Path) -> None:
+        from etnet.onnx_sidecar import describe_onnx
         from etnet.trt.builder import build_engine
         from etnet.trt.settings import BuildSettings
 
-        build_engine(source, path, BuildSettings(precision=precision, batch=self._batch))
+        # All images of a benchmark have the one size.
+        free = describe_onnx(source).input.size is None
+        profile = None if self._size is None or not free else (self._size, self._size, self._size)
+        build_engine(source, path, BuildSettings(precision=precision, batch=self._batch, size_profile=profile))
