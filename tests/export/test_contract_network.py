@@ -6,10 +6,14 @@ import torch
 from torch import nn
 
 from etnet.export.contract_network import ContractNetwork, fold_batch_norms
+from etnet.export.onnx import export_onnx
 from etnet.inference.backends import NOT_FINITE
 from etnet.inference.backends.torch_backend import TorchBackend
+from etnet.inference.predictor import Predictor
+from etnet.manifest import encode_header
 from etnet.models import build_model
 from etnet.models.weights import load_network
+from etnet.training.checkpoint import save_weights
 from helpers.backends import photographs
 from helpers.weights import small_recipe, write_confident
 
@@ -40,13 +44,20 @@ def test_the_outputs_are_those_of_the_torch_backend(tmp_path, classes, use_egm):
     )
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("head", ["regions", "edges"])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_logits_that_are_no_numbers_are_marked_and_not_called_background(classes):
-    network = build_model(recipe_of(classes).model, classes).eval()
+def test_logits_that_are_not_finite_are_marked_in_the_file_and_by_torch(tmp_path, classes, head, value):
+    recipe = recipe_of(classes)
+    network = build_model(recipe.model, classes).eval()
     with torch.no_grad():
-        network.classifier.bias[1] = torch.nan
-        labels = ContractNetwork(network, recipe_of(classes).contract())(torch.zeros(1, 32, 32, 3).byte())[0]
-    assert torch.all(labels == NOT_FINITE)
+        (network.classifier if head == "regions" else network.edge_guidance.classifier).bias[1] = value
+    weights, exported = tmp_path / "best.safetensors", tmp_path / "model.onnx"
+    save_weights(weights, network.state_dict(), encode_header(recipe=recipe, iteration=1, epoch=1, data_root="data"))
+    export_onnx(weights, exported, size=(32, 32))
+    for model in (weights, exported):
+        with Predictor.load(model, device="cpu") as predictor:
+            assert np.all(predictor.backend.run(photographs(1, 32, 32)).labels == NOT_FINITE)
 
 
 def test_a_tie_goes_to_the_first_class_as_argmax_does():

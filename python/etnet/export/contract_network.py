@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from etnet.types import Contract
 
 
+_LARGEST = torch.finfo(torch.float32).max
+"""Comparing with it is false for infinities and for NaN, by operators that every runtime has."""
+
+
 class ContractNetwork(nn.Module):
     """Normalisation, network and what is made of its logits.
 
@@ -52,30 +56,36 @@ class ContractNetwork(nn.Module):
             image: RGB images [N, H, W, 3], uint8.
 
         Returns:
-            `labels` uint8 [N, H, W], 255 where the logits are no numbers; `edges` uint8 [N, H, W], the probability of
-            a boundary times 255, where there is edge guidance; `probabilities` float32 [N, C, H, W].
+            `labels` uint8 [N, H, W], 255 where logits (also those of the edges) are not finite; `edges` uint8
+            [N, H, W], the probability of a boundary times 255, where there is edge guidance; `probabilities` float32
+            [N, C, H, W].
         """
         normalised = (image.float().permute(0, 3, 1, 2) - self.mean) / self.std
         output = self.network(normalised.to(self.dtype))
         # What decides about a pixel is computed in float32 in every precision.
-        labels, probabilities = _classes(output.seg_logits.float())
+        labels, certain, probabilities = _classes(output.seg_logits.float())
+        finite = certain.abs() <= _LARGEST
         if output.edge_logits is None:
-            return labels, probabilities
+            return _marked(labels, finite), probabilities
         edge_logits = output.edge_logits.float()
-        boundary = torch.sigmoid(edge_logits[:, 1] - edge_logits[:, 0])
-        return labels, (boundary * 255).round().to(torch.uint8), probabilities
+        edge_margin = edge_logits[:, 1] - edge_logits[:, 0]
+        finite = finite & (edge_margin.abs() <= _LARGEST)
+        edges = (torch.sigmoid(edge_margin) * 255).round().to(torch.uint8)
+        return _marked(labels, finite), edges, probabilities
 
 
-def _classes(logits: Tensor) -> tuple[Tensor, Tensor]:
+def _classes(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels [N, H, W] as floats, a number per pixel that is finite where all logits are, and probabilities."""
     if logits.shape[1] == 2:
         margin = logits[:, 1] - logits[:, 0]
-        labels, certain = (margin > 0).float(), margin
         probabilities = torch.stack((torch.sigmoid(-margin), torch.sigmoid(margin)), dim=1)
-    else:
-        labels, certain = logits.argmax(dim=1).float(), logits.sum(dim=1)
-        probabilities = torch.softmax(logits, dim=1)
-    # A comparison with NaN is false: without this, a network that diverged would say "background".
-    return torch.where(torch.isnan(certain), float(NOT_FINITE), labels).to(torch.uint8), probabilities
+        return (margin > 0).float(), margin, probabilities
+    return logits.argmax(dim=1).float(), logits.sum(dim=1), torch.softmax(logits, dim=1)
+
+
+def _marked(labels: Tensor, finite: Tensor) -> Tensor:
+    # Without this, a network that diverged, or overflowed in half precision, would say "background".
+    return torch.where(finite, labels, float(NOT_FINITE)).to(torch.uint8)
 
 
 def fold_batch_norms(network: nn.Module, example: Tensor) -> None:

@@ -201,15 +201,13 @@ class TorchBackend:
         # A permuted NHWC batch already is channels_last: for that layout nothing is copied.
         output: ETNetOutput = self._network(normalised.to(self._dtype).contiguous(memory_format=self._layout))
         logits = output.seg_logits.float()
-        # argmax takes a NaN for the largest number, so that the largest one shows every NaN of its pixel.
-        largest, labels = logits.max(dim=1)
-        finite = torch.isfinite(largest)
+        finite = torch.isfinite(logits).all(dim=1)
         edges = None
         if output.edge_logits is not None:
             boundary = torch.softmax(output.edge_logits.float(), dim=1)[:, 1]
-            finite &= torch.isfinite(boundary)
+            finite &= torch.isfinite(output.edge_logits).all(dim=1)
             edges = (boundary * 255).round().to(torch.uint8)
-        labels = labels.to(torch.uint8).masked_fill(~finite, NOT_FINITE)
+        labels = logits.argmax(dim=1).to(torch.uint8).masked_fill(~finite, NOT_FINITE)
         return labels, edges, torch.softmax(logits, dim=1).contiguous() if probabilities else None
 
 
