@@ -83,6 +83,20 @@ def write_small_onnx(
         sidecar: Whether a sidecar is written too.
         quantized_for: What the description says of an int8 file.
     """
+    model = _model(_network(precision, num_classes, layers), size, num_classes)
+    description = replace(describe(precision, size, num_classes), quantized_for=quantized_for)
+    if described:
+        helper.set_model_props(model, {METADATA_KEY: description.to_json()})
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    if described and sidecar:
+        write_sidecar(path, replace(description, file_sha256=file_sha256(path), file_bytes=path.stat().st_size))
+    return path
+
+
+def _network(precision: NetworkPrecision, num_classes: int, layers: int) -> _Graph:
+    """From `image` to `labels`, `edges` and `probabilities`."""
     graph = _Graph(precision)
     half = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
     value = graph.add("Transpose", graph.cast("image", TensorProto.FLOAT), perm=[0, 3, 1, 2])
@@ -106,9 +120,13 @@ def write_small_onnx(
     boundary = graph.add("Gather", boundary, graph.constant(np.int64(1)), axis=1)
     boundary = graph.add("Round", graph.add("Mul", boundary, graph.constant(np.float32(255))))
     graph.cast(boundary, TensorProto.UINT8, output="edges")
+    return graph
 
+
+def _model(graph: _Graph, size: tuple[int, int] | None, num_classes: int) -> onnx.ModelProto:
+    """The graph with its inputs and outputs."""
     height, width = size or ("height", "width")
-    model = helper.make_model(
+    return helper.make_model(
         helper.make_graph(
             graph.nodes,
             "small",
@@ -125,15 +143,6 @@ def write_small_onnx(
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=10,
     )
-    description = replace(describe(precision, size, num_classes), quantized_for=quantized_for)
-    if described:
-        helper.set_model_props(model, {METADATA_KEY: description.to_json()})
-    onnx.checker.check_model(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
-    if described and sidecar:
-        write_sidecar(path, replace(description, file_sha256=file_sha256(path), file_bytes=path.stat().st_size))
-    return path
 
 
 def describe(precision: NetworkPrecision, size: tuple[int, int] | None, num_classes: int) -> Sidecar:

@@ -24,18 +24,6 @@ def etnet(*arguments: object) -> Result:
     return result
 
 
-@pytest.fixture
-def small_drive(drive_root: Path, tmp_path: Path) -> Path:
-    """Four photographs to train on and two to segment, in the layout of DRIVE, by links."""
-    root = tmp_path / "DRIVE"
-    for half, count in (("training", 4), ("test", 2)):
-        for part in ("images", "1st_manual", "mask"):
-            (root / half / part).mkdir(parents=True)
-            for file in sorted((drive_root / half / part).iterdir())[:count]:
-                (root / half / part / file.name).symlink_to(file)
-    return root
-
-
 def masks_of(folder: Path) -> dict[str, np.ndarray]:
     values = {}
     for path in sorted((folder / "masks").iterdir()):

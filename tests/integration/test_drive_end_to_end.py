@@ -19,18 +19,6 @@ TRAINING_IMAGES, TEST_IMAGES = 4, 2
 SETTINGS = [word for override in TINY if "batch_size" not in override for word in ("--set", override)]
 
 
-@pytest.fixture
-def small_drive(drive_root: Path, tmp_path: Path) -> Path:
-    """The first images of both halves of DRIVE, in its layout, by links."""
-    root = tmp_path / "DRIVE"
-    for half, count in (("training", TRAINING_IMAGES), ("test", TEST_IMAGES)):
-        for part in ("images", "1st_manual", "mask"):
-            (root / half / part).mkdir(parents=True)
-            for file in sorted((drive_root / half / part).iterdir())[:count]:
-                (root / half / part / file.name).symlink_to(file)
-    return root
-
-
 def etnet(*arguments: object) -> Result:
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.stderr

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from etnet.cli.console import closing_lines, newest_model, note
+from etnet.cli.console import closing_lines, counted, newest_model, note
 from etnet.cli.export import SizeType
 
 if TYPE_CHECKING:
@@ -144,30 +143,29 @@ def _tell_subject(path: Path, subject: Subject) -> None:
         note(f"Timing {path} at {size} on noise, without scores: {subject.without_images}")
     else:
         masks = "" if any(item.mask is not None for item in subject.images) else " without masks"
-        count = len(subject.images)
-        note(f"Comparing formats of {path} at {size} on {count} image{'s' * (count != 1)}{masks} of {subject.origin}")
+        count = counted(len(subject.images), "image")
+        note(f"Comparing formats of {path} at {size} on {count}{masks} of {subject.origin}")
 
 
 def _report(path: Path, subject: Subject, plan: BenchmarkPlan, rows: Sequence[Row]) -> dict[str, Any]:
     from etnet.export.benchmark import environment
 
-    settings = replace(plan, images=(), formats=tuple(plan.formats))
     return {
         "model": str(path),
         "images": {"origin": subject.origin, "ids": [item.id for item in subject.images]},
         "size": subject.size,
-        "settings": {name: value for name, value in vars(settings).items() if name != "images"},
+        "settings": {name: value for name, value in vars(plan).items() if name != "images"},
         "environment": environment(),
         "rows": [row.to_dict() for row in rows],
     }
 
 
 def _next_command(rows: Sequence[Row], files: ModelFiles) -> str:
-    """Segment a folder with the fastest format that is a file of its own."""
+    """Segment a folder with the fastest format."""
     ran = [row for row in rows if row.latencies]
     if not ran:
         return "etnet doctor"
-    fastest = min(ran, key=lambda row: 1 / row.latencies[0].images_per_second)
+    fastest = max(ran, key=lambda row: row.latencies[0].images_per_second)
     contestant = files.contestant(fastest.name)
     return f"etnet infer IMAGES/ --model {shlex.quote(str(contestant.model))} --backend {contestant.backend}"
 

@@ -16,7 +16,7 @@ from etnet.environment.versions import versions
 from etnet.errors import EtnetError
 from etnet.export.formats import ModelFiles
 from etnet.inference.compare import ComparisonImage
-from etnet.inference.measure import Contestant, ContestantFailed, Latency, Runner, take_turns
+from etnet.inference.measure import ContestantFailed, Latency, Runner, take_turns
 from etnet.metrics.overlap import OverlapScores, confusion_matrix
 from etnet.trt.driver import ask_driver
 from etnet.types import UInt8Array
@@ -101,11 +101,12 @@ def run_benchmark(plan: BenchmarkPlan, files: ModelFiles, *, progress: Progress 
             progress(f"preparing {name}")
             try:
                 contestant = files.contestant(name)
-                runners[name] = stack.enter_context(_started(contestant, plan))
+                runner = Runner(contestant, device=plan.device, threads=plan.threads)
             except EtnetError as error:
                 row.reason = str(error)
                 continue
-            row.ran_on = runners[name].ran_on
+            runners[name] = stack.enter_context(runner)
+            row.ran_on = runner.ran_on
             row.file_bytes = contestant.model.stat().st_size
         if plan.real_images:
             _score(plan, runners, rows, progress)
@@ -113,10 +114,6 @@ def run_benchmark(plan: BenchmarkPlan, files: ModelFiles, *, progress: Progress 
             progress(f"timing batches of {batch}")
             _time(plan, {name: runner for name, runner in runners.items() if rows[name].reason is None}, rows, batch)
     return list(rows.values())
-
-
-def _started(contestant: Contestant, plan: BenchmarkPlan) -> Runner:
-    return Runner(contestant, device=plan.device, threads=plan.threads)
 
 
 def _score(plan: BenchmarkPlan, runners: Mapping[str, Runner], rows: Mapping[str, Row], progress: Progress) -> None:

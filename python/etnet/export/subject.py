@@ -114,8 +114,7 @@ def _calibration(info: WeightsInfo, size: tuple[int, int]) -> list[UInt8Array]:
 
 def _deployed_subject(path: Path, data: Path | None, size: tuple[int, int] | None) -> Subject:
     sidecar = _describe(path)
-    height, width = sidecar.input.height, sidecar.input.width
-    fixed = (height, width) if height is not None and width is not None else None
+    fixed = sidecar.input.size
     if size is not None and fixed is not None and size != fixed:
         raise UsageError(f"{path}: takes only {fixed[0]}x{fixed[1]}; leave --size out, or export another file")
     if size is not None:
