@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from etnet.config.load import recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.errors import EnvironmentFault, EtnetError, ModelFileError
@@ -126,13 +128,11 @@ def _decode_header(path: Path, text: str) -> WeightsInfo:
         raise ModelFileError(str(error)) from None
 
 
+_CONTRACT = TypeAdapter(Contract)
+
+
 def _contract(values: dict[str, Any]) -> Contract:
-    """Rebuild the frozen tuples that JSON turned into lists."""
-
-    def frozen(value: Any) -> Any:
-        return tuple(frozen(item) for item in value) if isinstance(value, list) else value
-
-    return Contract(**{key: frozen(value) for key, value in values.items()})
+    return _CONTRACT.validate_python(values)
 
 
 def resolve_model(path: Path) -> Path:

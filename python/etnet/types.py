@@ -45,6 +45,19 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class RegionOfInterest:
+    """The square around a centre that a network segments instead of the whole image.
+
+    Attributes:
+        side: Side of the square as a share of the image's width, 0..1.
+        size: Height and width in pixels to which the square is resized.
+    """
+
+    side: float
+    size: int
+
+
+@dataclass(frozen=True)
 class Contract:
     """Everything needed to use trained weights exactly as they were trained; stored inside every weights file.
 
@@ -56,6 +69,8 @@ class Contract:
         size_multiple: Height and width of the network's input must be multiples of this many pixels.
         image_size: (height, width) to which images are resized before the network; None keeps their own size.
         intensity_window: (low, high) mapped to 0..255 when an image has more than 8 bits; None maps the full range.
+        class_groups: Structures of several classes, each a name and the indices of its classes.
+        roi: The square that is segmented; None segments the whole image.
     """
 
     class_names: tuple[str, ...]
@@ -65,6 +80,8 @@ class Contract:
     size_multiple: int = 16
     image_size: tuple[int, int] | None = None
     intensity_window: tuple[float, float] | None = None
+    class_groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    roi: RegionOfInterest | None = None
 
     @property
     def num_classes(self) -> int:

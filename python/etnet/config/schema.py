@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from etnet.types import Contract
+from etnet.types import Contract, RegionOfInterest
 
 SIZE_MULTIPLE = 16
 """Input heights and widths must be multiples of this: the encoder's output stride (paper Sec. 2.3)."""
@@ -27,6 +27,8 @@ CLASS_PALETTE = (
 )
 """Colours of the first classes in written masks and overlays; more classes cycle through all but the background."""
 
+DatasetName = Literal["folder", "drive", "chase_db1", "stare", "drishti_gs", "refuge", "montgomery", "lung_ct"]
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rgb = tuple[
     Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
@@ -39,13 +41,34 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataSection(Section):
-    """Where the pairs come from and how a mask is read."""
+class RoiSection(Section):
+    """The square around a structure that is segmented instead of the whole image (paper Sec. 3, "localize").
 
-    dataset: Literal["drive", "folder"] = "folder"
+    `side` is a share of the image's width, `size` the height and width in pixels to which the square is resized, and
+    `jitter` how far training moves its centre to either side, as a share of `side`.
+    """
+
+    side: Annotated[float, Field(gt=0, le=1)]
+    size: Annotated[int, Field(ge=2 * SIZE_MULTIPLE, multiple_of=SIZE_MULTIPLE)] = 512
+    jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+
+
+class DataSection(Section):
+    """Where the pairs come from and how a mask is read.
+
+    `class_groups` names structures that consist of several classes, such as an optic disc of rim and cup; they are
+    scored beside the classes. `min_annotators` is for data sets whose masks count annotators (`drishti_gs`).
+    `split_file` replaces the split that comes with a data set.
+    """
+
+    dataset: DatasetName = "folder"
     class_names: tuple[str, ...] = ("background", "foreground")
     class_colors: tuple[Rgb, ...] | None = None
+    class_groups: dict[str, tuple[str, ...]] = {}
     mask_values: dict[int, int] | None = None
+    min_annotators: Annotated[int, Field(ge=1, le=4)] = 3
+    split_file: str | None = None
+    roi: RoiSection | None = None
     ignore_index: Annotated[int, Field(ge=1, le=255)] | None = None
     image_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     intensity_window: tuple[float, float] | None = None
@@ -75,11 +98,25 @@ class DataSection(Section):
             raise ValueError(f"ignore_index {self.ignore_index} is also a class; use 255")
         if self.intensity_window is not None and not self.intensity_window[0] < self.intensity_window[1]:
             raise ValueError(f"intensity_window {list(self.intensity_window)} must be [low, high] with low < high")
+        if self.roi is not None and self.image_size is not None:
+            raise ValueError("image_size and roi are both given; with roi, its size is that of the network's input")
         targets = set((self.mask_values or {}).values()) - set(range(count)) - {self.ignore_index}
         if targets:
             raise ValueError(
                 f"mask_values maps to {sorted(targets)}; expected class indices 0..{count - 1} or ignore_index"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_consist_of_classes(self) -> DataSection:
+        for name, members in self.class_groups.items():
+            if name in self.class_names:
+                raise ValueError(f"class_groups holds {name!r}, which is also a class; give the group another name")
+            unknown = sorted(set(members) - set(self.class_names[1:]))
+            if unknown or not members:
+                raise ValueError(
+                    f"class_groups.{name} is {list(members)}; expected some of the classes {list(self.class_names[1:])}"
+                )
         return self
 
 
@@ -103,8 +140,12 @@ class AugmentationSection(Section):
 
 
 class ModelSection(Section):
-    """The network (paper Sec. 2); `use_egm` and `use_wam` give the rows of Table 3."""
+    """The network (paper Sec. 2); `use_egm` and `use_wam` give the rows of Table 3.
 
+    `name` is `etnet` or one of the networks that it is compared with (`etnet.models.MODELS`).
+    """
+
+    name: str = "etnet"
     encoder: str = "resnet50"
     encoder_weights: str = "imagenet"
     decoder_channels: Annotated[int, Field(ge=8)] = 256
@@ -184,6 +225,11 @@ class Recipe(Section):
             size_multiple=SIZE_MULTIPLE,
             image_size=data.image_size,
             intensity_window=data.intensity_window,
+            class_groups=tuple(
+                (name, tuple(data.class_names.index(member) for member in members))
+                for name, members in data.class_groups.items()
+            ),
+            roi=None if data.roi is None else RegionOfInterest(data.roi.side, data.roi.size),
         )
 
 
