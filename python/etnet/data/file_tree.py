@@ -21,7 +21,7 @@ _COPY_PATTERNS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"(?P<name>.+?) ?\([0-9]+\)",  # browsers, Windows
-        r"(?P<name>.+?)(?: -| –)? (?:copy|kopie|copie|copia)(?: \(?[0-9]+\)?)?",  # Windows, macOS
+        r"(?P<name>.+?)(?: [-\u2013])? (?:copy|kopie|copie|copia)(?: \(?[0-9]+\)?)?",  # Windows, macOS
         r"(?P<name>.+?) \((?:copy|another copy|[0-9]+(?:st|nd|rd|th) copy|kopie|copie|copia)(?: [0-9]+)?\)",  # Linux
         r"(?:copy(?: \([0-9]+\))? of|kopie von|copie de|copia de) (?P<name>.+)",  # Google Drive, older systems
     )

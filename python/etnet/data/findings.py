@@ -13,6 +13,10 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
+class PartMissing(DataError):
+    """A folder holds no file at all of the part that was asked for: it was not downloaded, or lies elsewhere."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong, or worth knowing.
