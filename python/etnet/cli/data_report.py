@@ -85,7 +85,9 @@ def _sizes(part: PartSummary) -> str:
 def _values_table(report: CheckReport) -> Table:
     table = _table("Values in the mask files", ["value", "files", "share of pixels", "expected"])
     total = sum(count.pixels for count in report.values.values())
-    frequent = sorted(report.values, key=lambda value: (not report.values[value].expected, -report.values[value].pixels))
+    frequent = sorted(
+        report.values, key=lambda value: (not report.values[value].expected, -report.values[value].pixels)
+    )
     shown = sorted(frequent[:LISTED_VALUES])
     for value in shown:
         count = report.values[value]
@@ -117,7 +119,9 @@ def _below(path: Path, root: Path) -> str:
 def _print_verdict(report: CheckReport) -> None:
     console = output()
     if report.errors:
-        verdict = f"\n{counted(report.errors, 'error')}: training would refuse this folder. Settle them and check again."
+        verdict = (
+            f"\n{counted(report.errors, 'error')}: training would refuse this folder. Settle them and check again."
+        )
         console.print(Text(verdict, "bold red"), soft_wrap=True)
         return
     warnings = sum(finding.severity == "warning" for finding in report.findings)

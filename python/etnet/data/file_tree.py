@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from etnet.data.dataset import natural_key
+from etnet.data.file_names import natural_key
 from etnet.data.io import IMAGE_SUFFIXES
 from etnet.errors import DataError
 
@@ -16,16 +15,6 @@ _ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".tgz", ".gz")
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".tmp", ".filepart")
 _LITTER_FOLDERS = ("__MACOSX", "@eaDir")
 _LITTER_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
-
-_COPY_PATTERNS = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        r"(?P<name>.+?) ?\([0-9]+\)",  # browsers, Windows
-        r"(?P<name>.+?)(?: [-\u2013])? (?:copy|kopie|copie|copia)(?: \(?[0-9]+\)?)?",  # Windows, macOS
-        r"(?P<name>.+?) \((?:copy|another copy|[0-9]+(?:st|nd|rd|th) copy|kopie|copie|copia)(?: [0-9]+)?\)",  # Linux
-        r"(?:copy(?: \([0-9]+\))? of|kopie von|copie de|copia de) (?P<name>.+)",  # Google Drive, older systems
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -61,19 +50,6 @@ def list_files(root: Path) -> FileTree:
         if kind is not None:
             kinds[kind].append(path)
     return FileTree(root, **{kind: tuple(paths) for kind, paths in kinds.items()})
-
-
-def original_stem(stem: str) -> str | None:
-    """The name without what an operating system or browser adds to a copy; None for an ordinary name.
-
-    >>> original_stem("g0001 (1)"), original_stem("Kopie von im0077"), original_stem("im0077.ah")
-    ('g0001', 'im0077', None)
-    """
-    for pattern in _COPY_PATTERNS:
-        match = pattern.fullmatch(stem)
-        if match is not None:
-            return original_stem(match["name"]) or match["name"]
-    return None
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -96,9 +96,13 @@ def test_ratios_may_be_missing(tmp_path):
         (
             "Training/**/drishtiGS_002_ODsegSoftmap.png",
             "train",
-            r"drishtiGS_002\.png: has no map of the disc; expected",
+            r"drishtiGS_002\.png: has no map of the disc \(1 of 3 images\); expected",
         ),
-        ("Test/**/*_cupsegSoftmap.png", "test", r"drishtiGS_051\.png: has no map of the cup; expected"),
+        (
+            "Test/**/*_cupsegSoftmap.png",
+            "test",
+            r"drishtiGS_051\.png: has no map of the cup \(3 of 3 images\); expected",
+        ),
         ("Test/Images/**/*.png", "test", r"holds no images drishtiGS_NNN\.png below a folder Test"),
     ],
 )

@@ -91,7 +91,9 @@ def test_missing_training_labels_are_named(tmp_path):
 def test_an_image_without_companion_is_named(tmp_path, folder, name):
     write_drive(tmp_path)
     (tmp_path / "training" / folder / name).unlink()
-    with pytest.raises(DataError, match=rf"22_training\.tif: has no companion in .*{folder}; expected {name}"):
+    with pytest.raises(
+        DataError, match=rf"22_training\.tif: has no companion in .*{folder} \(1 of 3 images\); expected {name}"
+    ):
         open_dataset(DATA, tmp_path, "train")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def check_dataset(
     *,
     dataset: str = "auto",
     recipe: Recipe | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress | None = None,
 ) -> CheckReport:
     """Checks a data folder as training and evaluation would read it; every file is opened once.
 
@@ -48,25 +49,10 @@ def check_dataset(
     files = list_files(root)
     name, home = _choice(files, dataset, recipe)
     recipe = recipe or load_recipe(name if name in builtin_recipes() else "folder")
-    data, findings = recipe.data, list[Finding]()
-    found = {}
-    for part in PARTS:
-        pairs = _find(data, home, part, report=findings.append)
-        if pairs is not None:
-            found[part] = pairs
-    parts = []
-    done, total = 0, sum(len(pairs.ids) for pairs in found.values())
-    for part, pairs in found.items():
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            progress(done, total)
-
-        facts = read_pairs(pairs, intensity_window=data.intensity_window, progress=advance)
-        parts.append(Part(part, pairs, facts))
+    findings: list[Finding] = []
+    parts = _read(recipe.data, home, report=findings.append, progress=progress)
     card = CATALOG.get(name)
-    findings += all_of(parts, data, card)
+    findings += all_of(parts, recipe.data, card)
     findings += _beside(files, name)
     return CheckReport(
         root=home,
@@ -75,7 +61,7 @@ def check_dataset(
         recipe=recipe.name,
         card=card,
         parts={part.name: _summary(part, card) for part in parts},
-        values=_values(parts, card, data),
+        values=_values(parts, card, recipe.data),
         findings=tuple(by_severity(_distinct(findings))),
     )
 
@@ -89,6 +75,22 @@ def _choice(files: FileTree, dataset: str, recipe: Recipe | None) -> tuple[str, 
             f"--dataset {dataset} contradicts recipe {recipe.name}, which reads {recipe.data.dataset}; leave one away"
         )
     return dataset, files.root
+
+
+def _read(data: DataSection, root: Path, *, report: Report, progress: Progress | None) -> list[Part]:
+    """Finds both parts by name, then reads them."""
+    found = [(part, pairs) for part in PARTS if (pairs := _find(data, root, part, report=report)) is not None]
+    total = sum(len(pairs.ids) for _, pairs in found)
+    done = itertools.count(1)
+
+    def advance() -> None:
+        if progress is not None:
+            progress(next(done), total)
+
+    return [
+        Part(part, pairs, read_pairs(pairs, intensity_window=data.intensity_window, progress=advance))
+        for part, pairs in found
+    ]
 
 
 def _find(data: DataSection, root: Path, part: Literal["train", "test"], *, report: Report) -> FoundPairs | None:

@@ -85,7 +85,9 @@ def _home(files: FileTree, dataset: str) -> Path:
 def _several(root: Path, homes: Mapping[str, set[str]]) -> str:
     listed = "; ".join(f"{CATALOG[name].title} in {', '.join(sorted(homes[name]))}" for name in sorted(homes))
     first = root / min(homes[min(homes)])
-    return f"{root}: holds several data sets ({listed}); check one at a time: etnet data check {shlex.quote(str(first))}"
+    return (
+        f"{root}: holds several data sets ({listed}); check one at a time: etnet data check {shlex.quote(str(first))}"
+    )
 
 
 def _unknown(files: FileTree) -> str:

@@ -1,4 +1,4 @@
-"""Reads every file of a data set once, in parallel, and keeps what the rules need: sizes, kinds, values, fingerprints."""
+"""Reads every file of a data set once, in parallel, and keeps what the rules need: sizes, values, fingerprints."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def read_pairs(
     pairs: FoundPairs,
     *,
     intensity_window: tuple[float, float] | None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[], None] | None = None,
 ) -> list[PairFacts]:
     """Reads images, masks and fields of view; a thread holds one sample at a time.
 
     Args:
         pairs: Matched files.
         intensity_window: That of the recipe.
-        progress: Told how many samples were read since the last call.
+        progress: Called after every sample.
     """
 
     def read(index: int) -> PairFacts:
@@ -81,7 +81,8 @@ def read_pairs(
     try:
         for one in pool.map(read, range(len(pairs.ids))):
             facts.append(one)
-            progress(1)
+            if progress is not None:
+                progress()
     finally:
         # Ctrl-C must not wait for hundreds of files.
         pool.shutdown(cancel_futures=True)

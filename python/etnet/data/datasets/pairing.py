@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from etnet.config.schema import DataSection
-from etnet.data.dataset import natural_key
-from etnet.data.file_tree import original_stem
+from etnet.data.file_names import how_to_rename, natural_key, original_stem
 from etnet.data.findings import Finding, Report, counted_of
 from etnet.data.mask_sources import MaskSource
 from etnet.data.splits import SplitFile, choose_part
@@ -51,18 +49,38 @@ def files_by_id(paths: Iterable[Path], id_of: Callable[[Path], str | None], *, r
         report: Takes what is wrong.
     """
     found: dict[str, Path] = {}
-    renamed: list[Path] = []
+    paths = tuple(paths)
     for path in paths:
         sample = id_of(path)
         if sample is None:
-            if id_of(_original(path)) is not None:
-                renamed.append(path)
-        elif sample in found:
+            continue
+        if sample in found:
             report(_twice(found[sample], path))
         else:
             found[sample] = path
-    _report_renamed(renamed, found, id_of, report=report)
+    report_renamed(paths, lambda path: id_of(path) is not None, report=report)
     return {sample: found[sample] for sample in sorted(found, key=natural_key)}
+
+
+def report_renamed(paths: Sequence[Path], is_official: Callable[[Path], bool], *, report: Report) -> None:
+    """Reports names such as `g0001 (1).jpg`, which a browser or an operating system makes of official ones.
+
+    Args:
+        paths: Files to look at.
+        is_official: Whether a file has a name of the data set.
+        report: Takes what is wrong.
+    """
+    known = set(paths)
+    for path in paths:
+        stem = original_stem(path.stem)
+        if stem is None or is_official(path):
+            continue
+        original = path.with_name(stem + path.suffix)
+        if is_official(original):
+            copied = f"it looks like a copy of {original.name} that was made by the operating system; remove it"
+            remedy = copied if original in known else how_to_rename(path)
+            sentence = f"{path}: expected the name {original.name}; {remedy}"
+            report(Finding("error", "renamed-file", sentence, (path,)))
 
 
 def matched_ids(
@@ -108,11 +126,6 @@ def matched_ids(
     return tuple(sample for sample in images if sample in masks)
 
 
-def _original(path: Path) -> Path:
-    stem = original_stem(path.stem)
-    return path if stem is None else path.with_name(stem + path.suffix)
-
-
 def _twice(first: Path, second: Path) -> Finding:
     return Finding(
         "error",
@@ -121,23 +134,6 @@ def _twice(first: Path, second: Path) -> Finding:
         "remove one of the two, often an archive that was unpacked twice",
         (first, second),
     )
-
-
-def _report_renamed(
-    renamed: list[Path], found: dict[str, Path], id_of: Callable[[Path], str | None], *, report: Report
-) -> None:
-    """Reports names such as `g0001 (1).jpg`; a file whose own name is free takes its sample's place."""
-    for path in renamed:
-        original = _original(path)
-        sample = id_of(original)
-        if sample is None:
-            continue
-        if sample in found:
-            remedy = f"it looks like a copy of {found[sample].name} that was made by the operating system; remove it"
-        else:
-            found[sample] = path
-            remedy = f"the operating system renamed it; run: mv {shlex.quote(str(path))} {shlex.quote(str(original))}"
-        report(Finding("error", "renamed-file", f"{path}: expected the name {original.name}; {remedy}", (path,)))
 
 
 def part_of(
