@@ -99,16 +99,11 @@ def check_command(
     recipe = _recipe(recipe_source, dataset, overrides)
     with progress_bar(unit="pairs") as bar:
         task = bar.add_task("Checking", total=None)
-        report = check_dataset(
-            root,
-            dataset=dataset,
-            recipe=recipe,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+        report = check_dataset(root, recipe, progress=lambda done, total: bar.update(task, completed=done, total=total))
     if as_json:
         click.echo(json_text(report.to_dict()))
     else:
-        print_report(report)
+        print_report(report, recipe_source or report.recipe)
     if report.errors:
         ctx.exit(DATA_EXIT_CODE)
 
@@ -122,7 +117,13 @@ def _recipe(source: str | None, dataset: str, overrides: tuple[str, ...]) -> Rec
         if overrides:
             raise UsageError("--set changes a recipe; name one with --recipe, or the data set with --dataset")
         return None
-    return load_recipe(source or dataset, overrides)
+    recipe = load_recipe(source or dataset, overrides)
+    if dataset not in ("auto", recipe.data.dataset):
+        raise UsageError(
+            f"--dataset {dataset} contradicts recipe {source}, which reads {recipe.data.dataset}; leave one of the two "
+            f"away, or add --set data.dataset={dataset}"
+        )
+    return recipe
 
 
 @command.command("preview")
@@ -155,13 +156,13 @@ def preview_command(
     \b
     etnet data preview DRIVE/ --output sheet.png
     """
-    from etnet.data.check.layout import locate
+    from etnet.data.check import locate
     from etnet.data.contact_sheet import contact_sheet
     from etnet.data.datasets import open_dataset
+    from etnet.data.file_tree import list_files
     from etnet.data.io import write_png
 
-    recipe = _recipe(recipe_source, dataset, overrides)
-    home, recipe = locate(root, recipe)
+    home, recipe = locate(list_files(root), _recipe(recipe_source, dataset, overrides))
     samples = open_dataset(recipe.data, home, "all")
     write_png(picture, contact_sheet(samples, recipe, rows=rows, seed=seed))
     note(f"Drew {counted(min(rows, len(samples)), 'image')} of {len(samples)} as recipe {recipe.name} reads them.")

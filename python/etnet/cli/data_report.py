@@ -43,19 +43,22 @@ def print_card(card: DatasetCard) -> None:
     console.print()
 
 
-def print_report(report: CheckReport) -> None:
-    """Print what a folder holds, every finding with its remedy, and what to do next."""
+def print_report(report: CheckReport, recipe: str) -> None:
+    """Print what a folder holds, every finding with its remedy, and the next command, which names `recipe`."""
     console = output()
     title = report.card.title if report.card is not None else "a folder with images/ and masks/"
     chosen = "recognised" if report.recognised else "as named"
-    console.print(Text.assemble((str(report.root), "bold"), f": {title} (data.dataset {report.dataset}, {chosen})\n"))
+    console.print(
+        Text.assemble((str(report.root), "bold"), f": {title} (data.dataset {report.dataset}, {chosen})"),
+        soft_wrap=True,
+    )
     if report.parts:
         console.print(_parts_table(report))
     if report.values:
         console.print(_values_table(report))
     for finding in report.findings:
         _print_finding(finding, report.root)
-    _print_verdict(report)
+    _print_verdict(report, recipe)
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
@@ -85,17 +88,15 @@ def _sizes(part: PartSummary) -> str:
 def _values_table(report: CheckReport) -> Table:
     table = _table("Values in the mask files", ["value", "files", "share of pixels", "expected"])
     total = sum(count.pixels for count in report.values.values())
-    frequent = sorted(
-        report.values, key=lambda value: (not report.values[value].expected, -report.values[value].pixels)
-    )
-    shown = sorted(frequent[:LISTED_VALUES])
-    for value in shown:
-        count = report.values[value]
-        table.add_row(str(value), str(count.files), f"{count.pixels / total:.2%}", "yes" if count.expected else "no")
-    rest = [count for value, count in report.values.items() if value not in shown]
-    if rest:
-        share = sum(count.pixels for count in rest) / total
-        table.add_row(f"{len(rest)} others", "", f"{share:.2%}", "yes" if all(one.expected for one in rest) else "no")
+    odd = [value for value, count in report.values.items() if not count.expected]
+    hidden = set(odd) if len(odd) > LISTED_VALUES else set()
+    for value, count in report.values.items():
+        if value not in hidden:
+            share = f"{count.pixels / total:.2%}"
+            table.add_row(str(value), str(count.files), share, "yes" if count.expected else "no")
+    if hidden:
+        share = f"{sum(report.values[value].pixels for value in hidden) / total:.2%}"
+        table.add_row(f"{len(hidden)} others", "", share, "no")
     return table
 
 
@@ -103,8 +104,12 @@ def _print_finding(finding: Finding, root: Path) -> None:
     console = output()
     label = (f"{finding.severity:<9}", SEVERITY_STYLES[finding.severity])
     console.print(Text.assemble(label, finding.sentence), soft_wrap=True)
-    # The sentence names the first file.
-    others = [_below(path, root) for path in finding.files if str(path) not in finding.sentence]
+    # The sentence names the first file; notes ask for nothing to be done.
+    others = (
+        []
+        if finding.severity == "note"
+        else [_below(path, root) for path in finding.files if str(path) not in finding.sentence]
+    )
     if others:
         more = f" and {len(others) - LISTED_FILES} more" if len(others) > LISTED_FILES else ""
         console.print(Text(f"{_INDENT}also {', '.join(others[:LISTED_FILES])}{more}", "dim"), soft_wrap=True)
@@ -116,7 +121,7 @@ def _below(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def _print_verdict(report: CheckReport) -> None:
+def _print_verdict(report: CheckReport, recipe: str) -> None:
     console = output()
     if report.errors:
         verdict = (
@@ -126,5 +131,5 @@ def _print_verdict(report: CheckReport) -> None:
         return
     warnings = sum(finding.severity == "warning" for finding in report.findings)
     console.print(Text.assemble("\n", ("No errors", "bold green"), f", {counted(warnings, 'warning')}."))
-    command = f"etnet train --recipe {report.recipe} --data {shlex.quote(str(report.root))}"
+    command = f"etnet train --recipe {shlex.quote(recipe)} --data {shlex.quote(str(report.root))}"
     console.print(Text.assemble(("Next: ", "bold"), command), soft_wrap=True)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etnet.config.schema import RoiSection
-from etnet.data.resize import resize_image
+from etnet.data.resize import resize_image, resize_mask
 from etnet.types import BoolArray, Float32Array, RegionOfInterest, UInt8Array
 
 
@@ -76,10 +76,12 @@ def window_around(center: tuple[float, float], shape: tuple[int, ...], roi: Regi
 
 def cut(image: UInt8Array, window: Window, size: int) -> UInt8Array:
     """The square of an RGB image [H, W, 3], resized to [size, size, 3], uint8."""
-    rows = _reflected(window.top, window.side, image.shape[0])
-    columns = _reflected(window.left, window.side, image.shape[1])
-    square = np.ascontiguousarray(image[rows[:, None], columns])
-    return resize_image(square, (size, size))
+    return resize_image(_square(image, window), (size, size))
+
+
+def cut_mask(mask: UInt8Array, window: Window, size: int) -> UInt8Array:
+    """The square of class indices [H, W], resized to [size, size], uint8, by the nearest pixel."""
+    return resize_mask(_square(mask, window), (size, size))
 
 
 def paste(maps: Float32Array, window: Window, shape: tuple[int, ...]) -> Float32Array:
@@ -93,6 +95,13 @@ def paste(maps: Float32Array, window: Window, shape: tuple[int, ...]) -> Float32
     top, left = rows.start - window.top, columns.start - window.left
     whole[:, rows, columns] = maps[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
     return whole
+
+
+def _square(pixels: UInt8Array, window: Window) -> UInt8Array:
+    """The pixels [side, side, ...] of a square, reflected where it reaches beyond the image."""
+    rows = _reflected(window.top, window.side, pixels.shape[0])
+    columns = _reflected(window.left, window.side, pixels.shape[1])
+    return np.ascontiguousarray(pixels[rows[:, None], columns])
 
 
 def _reflected(start: int, count: int, extent: int) -> npt.NDArray[np.intp]:

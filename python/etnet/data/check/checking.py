@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from etnet.config.load import builtin_recipes, load_recipe
 from etnet.config.schema import DataSection, Recipe
 from etnet.data.catalog import CATALOG, DatasetCard, dataset_of
-from etnet.data.check.layout import recognise
+from etnet.data.check.layout import locate
 from etnet.data.check.reading import read_pairs
 from etnet.data.check.report import CheckReport, PartSummary, ValueCount
-from etnet.data.check.rules import Part, all_of
+from etnet.data.check.rules import Part, all_of, expected_values
 from etnet.data.datasets import find_part
 from etnet.data.datasets.pairing import FoundPairs
 from etnet.data.file_tree import FileTree, list_files
-from etnet.data.findings import Finding, PartMissing, Report, by_severity
-from etnet.errors import DataError, UsageError
+from etnet.data.findings import Finding, PartMissing, Report, Severity, by_severity
+from etnet.errors import DataError
 
 PARTS: tuple[Literal["train", "test"], ...] = ("train", "test")
 
@@ -27,54 +26,35 @@ Progress = Callable[[int, int], None]
 """Told how many samples were read, of how many."""
 
 
-def check_dataset(
-    root: Path,
-    *,
-    dataset: str = "auto",
-    recipe: Recipe | None = None,
-    progress: Progress | None = None,
-) -> CheckReport:
+def check_dataset(root: Path, recipe: Recipe | None = None, *, progress: Progress | None = None) -> CheckReport:
     """Checks a data folder as training and evaluation would read it; every file is opened once.
 
     Args:
         root: The folder.
-        dataset: Value of `data.dataset`; `auto` takes the recipe's, or recognises the data set by its names.
-        recipe: How the data is read; by default the built-in recipe of the data set.
+        recipe: How the data is read; None recognises the data set by its names and takes its built-in recipe.
         progress: Told how far it is.
 
     Raises:
         DataError: The folder does not exist, or no data set was recognised in it.
-        UsageError: The folder holds several data sets, or `dataset` and `recipe` contradict each other.
+        UsageError: The folder holds several data sets in folders of their own.
     """
     files = list_files(root)
-    name, home = _choice(files, dataset, recipe)
-    recipe = recipe or load_recipe(name if name in builtin_recipes() else "folder")
+    home, used = locate(files, recipe)
+    data, card = used.data, CATALOG.get(used.data.dataset)
     findings: list[Finding] = []
-    parts = _read(recipe.data, home, report=findings.append, progress=progress)
-    card = CATALOG.get(name)
-    findings += all_of(parts, recipe.data, card)
-    findings += _beside(files, name)
+    parts = _read(data, home, report=findings.append, progress=progress)
+    findings += all_of(parts, data, card)
+    findings += _beside(files, data.dataset)
     return CheckReport(
         root=home,
-        dataset=name,
-        recognised=dataset == "auto",
-        recipe=recipe.name,
+        dataset=data.dataset,
+        recognised=recipe is None,
+        recipe=used.name,
         card=card,
         parts={part.name: _summary(part, card) for part in parts},
-        values=_values(parts, card, recipe.data),
+        values=_values(parts, card, data),
         findings=tuple(by_severity(_distinct(findings))),
     )
-
-
-def _choice(files: FileTree, dataset: str, recipe: Recipe | None) -> tuple[str, Path]:
-    """The data set and the folder to open it from."""
-    if dataset == "auto":
-        return recognise(files) if recipe is None else (recipe.data.dataset, files.root)
-    if recipe is not None and recipe.data.dataset != dataset:
-        raise UsageError(
-            f"--dataset {dataset} contradicts recipe {recipe.name}, which reads {recipe.data.dataset}; leave one away"
-        )
-    return dataset, files.root
 
 
 def _read(data: DataSection, root: Path, *, report: Report, progress: Progress | None) -> list[Part]:
@@ -99,8 +79,9 @@ def _find(data: DataSection, root: Path, part: Literal["train", "test"], *, repo
         return find_part(data, root, part, report=report)
     except PartMissing as error:
         # Training does without a test part; in one's own folder its absence is the rule.
-        without = "note" if data.dataset == "folder" else "warning"
-        report(Finding("error" if part == "train" else without, "part-missing", str(error)))
+        # Training does without a test part; in one's own folder its absence is the rule.
+        severity: Severity = "error" if part == "train" else "note" if data.dataset == "folder" else "warning"
+        report(Finding(severity, "part-missing", str(error)))
     except DataError as error:
         report(Finding("error", "layout", str(error)))
     return None
@@ -150,7 +131,7 @@ def _values(parts: Sequence[Part], card: DatasetCard | None, data: DataSection) 
         for counts in (counts for facts in part.facts for counts in facts.stored):
             files.update(counts.keys())
             pixels.update(counts)
-    expected = set(card.values) if card is not None else set(data.mask_values or files)
+    expected = expected_values(parts, data) if data.mask_values or card is None else set(card.values)
     return {value: ValueCount(files[value], pixels[value], value in expected) for value in sorted(files)}
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from etnet.config.load import load_recipe
+from etnet.config.schema import Recipe
 from etnet.data.catalog import CATALOG, dataset_of
 from etnet.data.file_tree import FileTree
 from etnet.errors import DataError, UsageError
@@ -17,14 +19,27 @@ _HOME_MARKS = {"drive": "training", "montgomery": "CXR_png"}
 """Folders that lie directly in the data set's own, where its opener expects them."""
 
 
-class Recognised(NamedTuple):
-    """The data set and the folder to open it from."""
+class Located(NamedTuple):
+    """The folder to open a data set from, and how to read it."""
 
-    dataset: str
     home: Path
+    recipe: Recipe
 
 
-def recognise(files: FileTree) -> Recognised:
+def locate(files: FileTree, recipe: Recipe | None) -> Located:
+    """The recipe's data set in the folder itself, or, without a recipe, the one that the folder is recognised to hold.
+
+    Raises:
+        DataError: No data set was recognised.
+        UsageError: Several data sets lie in folders of their own.
+    """
+    if recipe is not None:
+        return Located(_home(files, recipe.data.dataset), recipe)
+    dataset = recognise(files)
+    return Located(_home(files, dataset), load_recipe(dataset))
+
+
+def recognise(files: FileTree) -> str:
     """Tells the data set of a folder.
 
     A folder of one's own, with images/ and masks/, is recognised by these; a known data set by the names of its images.
@@ -34,15 +49,14 @@ def recognise(files: FileTree) -> Recognised:
         UsageError: Several data sets lie in folders of their own.
     """
     if _is_own_folder(files.root):
-        return Recognised("folder", files.root)
+        return "folder"
     counts = Counter(name for name in map(_dataset_of, (*files.pictures, *files.archives)) if name is not None)
     if not counts:
         raise DataError(_unknown(files))
     homes = {name: _top_folders(files, name) for name in counts}
     if len(homes) > 1 and _disjoint(homes):
         raise UsageError(_several(files.root, homes))
-    dataset = counts.most_common(1)[0][0]
-    return Recognised(dataset, _home(files, dataset))
+    return counts.most_common(1)[0][0]
 
 
 def _is_own_folder(root: Path) -> bool:

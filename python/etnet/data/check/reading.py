@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -122,7 +123,7 @@ def _picture(path: Path, faults: list[Fault]) -> StoredPicture | None:
 def _read_mask(source: MaskSource, faults: list[Fault]) -> tuple[tuple[Mapping[int, int], ...], MaskSummary | None]:
     values: list[npt.NDArray[np.int32]] = []
     for path in source.files:
-        one = _attempt("unreadable-file", path, faults, lambda path=path: mask_values_from(read_stored(path), path))
+        one = _attempt("unreadable-file", path, faults, partial(_values_of, path))
         if one is not None:
             values.append(one)
     stored = tuple(_counts(one) for one in values)
@@ -132,6 +133,10 @@ def _read_mask(source: MaskSource, faults: list[Fault]) -> tuple[tuple[Mapping[i
     if joined is None:
         return stored, None
     return stored, MaskSummary(source.path, (joined.shape[0], joined.shape[1]), distinct_values(joined))
+
+
+def _values_of(path: Path) -> npt.NDArray[np.int32]:
+    return mask_values_from(read_stored(path), path)
 
 
 def _same_size(path: Path, shape: Sequence[int], image: Path, picture: StoredPicture, faults: list[Fault]) -> None:

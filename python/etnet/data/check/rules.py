@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from etnet.config.schema import DataSection
@@ -11,6 +11,7 @@ from etnet.data.catalog import DatasetCard
 from etnet.data.check.reading import PairFacts
 from etnet.data.datasets.pairing import FoundPairs
 from etnet.data.findings import Finding, counted_of
+from etnet.data.mask_sources import UnionMask
 from etnet.data.mask_values import MaskMapping, MaskSummary, find_mapping, proposed_mapping
 from etnet.errors import DataError
 
@@ -48,17 +49,57 @@ def mask_values(part: Part, data: DataSection) -> Iterator[Finding]:
     summaries = [facts.mask for facts in part.facts if facts.mask is not None]
     if not summaries:
         return
-    given = data.mask_values or part.pairs.mask_values
     try:
-        mapping = find_mapping(
-            summaries, num_classes=len(data.class_names), ignore_index=data.ignore_index, given=given
-        )
+        mapping = _mapping(part, data, summaries)
     except DataError as error:
+        given = data.mask_values or part.pairs.mask_values
         allowed = set(given) if given is not None else set(range(len(data.class_names)))
         odd = tuple(summary.path for summary in summaries if not summary.values <= allowed)
         yield Finding("error", "mask-values", str(error), odd, _recipe_lines(summaries, data, given))
         return
     yield from _classes(part, data, summaries, mapping)
+
+
+def expected_values(parts: Sequence[Part], data: DataSection) -> set[int]:
+    """Stored values that have a class, where mask files hold what the recipe maps."""
+    expected = set(range(len(data.class_names)))
+    for part in parts:
+        try:
+            expected = set(_mapping(part, data, [facts.mask for facts in part.facts if facts.mask]).classes)
+        except DataError:
+            expected |= set(data.mask_values or ())
+    return expected
+
+
+def smoothed(parts: Sequence[Part]) -> Iterator[Finding]:
+    """Masks of one structure that hold greys between black and white, which are divided at the middle."""
+    masks = [source for part in parts for source in part.pairs.masks if isinstance(source, UnionMask)]
+    stored = [facts.stored for part in parts for facts in part.facts]
+    if not masks:
+        return
+    held = [set().union(*counts) for counts in stored]
+    grey = [
+        source.path
+        for source, values in zip(masks, held, strict=True)
+        if max(values, default=0) > 1 and values - {0, 255}
+    ]
+    if grey:
+        yield Finding(
+            "note",
+            "smoothed-masks",
+            f"{grey[0]}: holds greys between 0 and 255 ({counted_of(grey, len(masks))} masks), as resizing "
+            "leaves them; values above 127 count as the structure; nothing to do",
+            tuple(grey),
+        )
+
+
+def _mapping(part: Part, data: DataSection, summaries: Sequence[MaskSummary]) -> MaskMapping:
+    return find_mapping(
+        summaries,
+        num_classes=len(data.class_names),
+        ignore_index=data.ignore_index,
+        given=data.mask_values or part.pairs.mask_values,
+    )
 
 
 def _recipe_lines(
@@ -121,20 +162,21 @@ def kinds(part: Part) -> Iterator[Finding]:
         )
 
 
-def official_sizes(part: Part, card: DatasetCard | None) -> Iterator[Finding]:
+def official_sizes(parts: Sequence[Part], card: DatasetCard | None) -> Iterator[Finding]:
     """Images that were resized after the official download."""
     if card is None:
         return
-    odd = [facts for facts in part.facts if facts.size is not None and not _is_official(facts.size, card)]
-    if odd:
+    facts = [one for part in parts for one in part.facts if one.size is not None]
+    odd = [one for one in facts if one.size is not None and not _is_official(one.size, card)]
+    if odd and odd[0].size is not None:
         official = " or ".join(f"{width}x{height}" for width, height in card.sizes)
-        width, height = odd[0].size or (0, 0)
+        width, height = odd[0].size
         yield Finding(
             "note",
             "resized-images",
-            f"{odd[0].image}: {width}x{height} pixels ({counted_of(odd, len(part.facts))} images); the official ones "
-            f"have about {official}; figures of a resized copy are not those of the official data",
-            tuple(facts.image for facts in odd),
+            f"{odd[0].image}: {width}x{height} pixels ({counted_of(odd, len(facts))} images); the official ones have "
+            f"about {official}; results on a resized copy cannot be compared with those on the official images",
+            tuple(one.image for one in odd),
         )
 
 
@@ -204,11 +246,7 @@ def _shared_patients(train: Part, test: Part) -> Iterator[Finding]:
 
 def all_of(parts: Sequence[Part], data: DataSection, card: DatasetCard | None) -> list[Finding]:
     """Every rule on every part."""
-    per_part: tuple[Callable[[Part], Iterable[Finding]], ...] = (
-        faults,
-        lambda part: mask_values(part, data),
-        kinds,
-        lambda part: official_sizes(part, card),
-    )
-    found = [finding for part in parts for rule in per_part for finding in rule(part)]
-    return [*found, *leakage(parts)]
+    found: list[Finding] = []
+    for part in parts:
+        found += [*faults(part), *mask_values(part, data), *kinds(part)]
+    return [*found, *leakage(parts), *smoothed(parts), *official_sizes(parts, card)]
