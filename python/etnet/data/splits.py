@@ -37,7 +37,7 @@ def hold_out(count: int, *, fraction: float, seed: int, patients: Sequence[str] 
         >>> [len(part) for part in hold_out(20, fraction=0.2, seed=0)]
         [16, 4]
         >>> hold_out(4, fraction=0.25, seed=0, patients=["a", "a", "b", "b"]).validation
-        (0, 1)
+        (2, 3)
     """
     held = 0 if fraction == 0 else min(max(1, round(fraction * count)), max(count - 1, 0))
     order = np.random.default_rng([seed, count]).permutation(count).tolist()
