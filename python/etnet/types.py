@@ -21,12 +21,14 @@ class Sample:
         image: RGB image [H, W, 3], uint8.
         mask: Class indices [H, W], uint8; `ignore_index` (if the recipe names one) marks pixels without a label.
         field_of_view: Pixels [H, W], bool, inside which a second score is reported; None where the data set has none.
+        reference_cdr: Vertical cup-to-disc ratio, 0..1, as the annotators gave it (their mean); None where they did not.
     """
 
     id: str
     image: UInt8Array
     mask: UInt8Array
     field_of_view: BoolArray | None = None
+    reference_cdr: float | None = None
 
 
 @dataclass(frozen=True)
