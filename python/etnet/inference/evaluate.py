@@ -126,7 +126,7 @@ class _Scorer:
                 labels,
                 mask,
                 self.structures,
-                field_of_view=sample.field_of_view,
+                field_of_view=None if sample.field_of_view is None else _both(sample.field_of_view, labelled),
                 labelled=labelled,
                 reference_cdr=sample.reference_cdr,
             ),
@@ -162,10 +162,14 @@ def write_per_image(report: EvaluationReport, path: Path) -> None:
     """Write one row per image with the scores of every region; an undefined score is an empty cell."""
     rows = [_row(report, image) for image in report.images]
     header = dict.fromkeys(column for row in rows for column in row)
-    write_csv(path, ["image", *header, "seconds"], [
-        [image.id, *(_cell(row.get(column)) for column in header), f"{image.seconds:.4f}"]
-        for image, row in zip(report.images, rows, strict=True)
-    ])
+    write_csv(
+        path,
+        ["image", *header, "seconds"],
+        [
+            [image.id, *(_cell(row.get(column)) for column in header), f"{image.seconds:.4f}"]
+            for image, row in zip(report.images, rows, strict=True)
+        ],
+    )
 
 
 def _row(report: EvaluationReport, image: ImageScores) -> dict[str, float | None]:
@@ -174,7 +178,9 @@ def _row(report: EvaluationReport, image: ImageScores) -> dict[str, float | None
     for region in report.regions:
         values = report.scores_of(image, region).to_dict() if region in image.matrices else {}
         row |= {f"{region}_{score}": values.get(score) for score in GENERAL_SCORES}
-        places = [("classes", name) for name in report.class_names] + [("groups", name) for name, _ in report.class_groups]
+        places = [("classes", name) for name in report.class_names] + [
+            ("groups", name) for name, _ in report.class_groups
+        ]
         for kind, name in places:
             scores = values.get(kind, {}).get(name, {})
             row |= {f"{region}_{name}_{score}": scores.get(score) for score in CLASS_SCORES}

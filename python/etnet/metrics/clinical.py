@@ -46,7 +46,7 @@ def clinical_measures(
         labels: Predicted class indices [H, W].
         target: True class indices [H, W].
         structures: The classes that each structure consists of.
-        field_of_view: Pixels that can hold vessels [H, W], bool.
+        field_of_view: Labelled pixels that can hold vessels [H, W], bool; None for all labelled ones.
         labelled: Pixels with a true class [H, W], bool; None for all.
         reference_cdr: Vertical cup-to-disc ratio by annotators, 0..1.
 
@@ -66,7 +66,9 @@ def clinical_measures(
         measures |= _area_error(DISC, labels, target, structures[DISC])
     for name in VESSEL_NAMES:
         if name in structures:
-            measures |= _vessel_density(labels, target, structures[name], _both(field_of_view, labelled))
+            measures |= _vessel_density(
+                labels, target, structures[name], field_of_view if field_of_view is not None else labelled
+            )
     for name in LUNG_NAMES:
         if name in structures:
             measures |= _area_error("lung", labels, target, structures[name])
@@ -107,7 +109,11 @@ def _cup_to_disc(
     predicted, true = (
         vertical_cup_to_disc_ratio(np.isin(array, disc), np.isin(array, cup)) for array in (labels, target)
     )
-    measures = {"vertical_cdr_true": true, "vertical_cdr_predicted": predicted, **_error("vertical_cdr", predicted, true)}
+    measures = {
+        "vertical_cdr_true": true,
+        "vertical_cdr_predicted": predicted,
+        **_error("vertical_cdr", predicted, true),
+    }
     if reference is not None:
         measures |= {"vertical_cdr_annotators": reference, **_error("vertical_cdr_annotators", predicted, reference)}
     return measures
@@ -133,12 +139,6 @@ def vessel_density(vessels: BoolArray, where: BoolArray | None = None) -> float:
     """Share of the pixels of a region [H, W] (None: of the image) that are vessels; NaN for an empty region."""
     counted = vessels if where is None else vessels[where]
     return float(np.count_nonzero(counted) / counted.size) if counted.size else math.nan
-
-
-def _both(first: BoolArray | None, second: BoolArray | None) -> BoolArray | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return np.logical_and(first, second)
 
 
 def _error(name: str, predicted: float, true: float) -> dict[str, float]:

@@ -177,7 +177,7 @@ def mean_of_defined(values: tuple[float, ...] | list[float]) -> float:
 
 
 def _shares(part: FloatArray, whole: FloatArray) -> FloatArray:
-    return np.divide(part, whole, out=np.full(np.shape(whole), math.nan), where=np.greater(whole, 0))
+    return np.asarray(np.divide(part, whole, out=np.full(np.shape(whole), math.nan), where=np.greater(whole, 0)))
 
 
 def _number(value: float) -> float | None:

@@ -55,7 +55,9 @@ class RankingCounts:
             ValueError: Shapes differ, or a probability is not in 0..1.
         """
         if probabilities.shape != truth.shape or (where is not None and where.shape != truth.shape):
-            raise ValueError(f"probabilities have shape {probabilities.shape} and truth {truth.shape}; expected the same")
+            raise ValueError(
+                f"probabilities have shape {probabilities.shape} and truth {truth.shape}; expected the same"
+            )
         if where is not None:
             probabilities, truth = probabilities[where], truth[where]
         bins = _bin_of(probabilities.astype(np.float32, copy=False).ravel())
@@ -109,7 +111,7 @@ def pooled_auc_of_resamples(images: Sequence[RankingCounts], weights: npt.NDArra
     drawn = weights.astype(np.float64)
     pairs = (drawn @ positives.sum(axis=1)) * (drawn @ negatives.sum(axis=1))
     won = np.einsum("ri,ij,rj->r", drawn, wins, drawn, optimize=True)
-    return np.divide(won, pairs, out=np.full(len(drawn), math.nan), where=pairs > 0)
+    return np.asarray(np.divide(won, pairs, out=np.full(len(drawn), math.nan), where=pairs > 0))
 
 
 def _wins(positives: Counts, negatives: Counts) -> FloatArray:
@@ -130,4 +132,4 @@ def _bin_of(probabilities: Float32Array) -> npt.NDArray[np.int64]:
     distance = np.where(lower, probabilities, np.float32(1) - probabilities)
     # Adding zero turns -0, whose bits are those of a large integer, into 0.
     bits = ((distance + np.float32(0)).view(np.uint32) >> _DROPPED_BITS).astype(np.int64)
-    return np.where(lower, bits, BINS - 1 - bits)
+    return np.asarray(np.where(lower, bits, BINS - 1 - bits))

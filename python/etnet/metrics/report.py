@@ -325,7 +325,7 @@ def _mean_of_defined(values: FloatArray) -> FloatArray:
     defined = ~np.isnan(values)
     count = defined.sum(axis=-1)
     total = np.where(defined, values, 0.0).sum(axis=-1)
-    return np.divide(total, count, out=np.full(count.shape, math.nan), where=count > 0)
+    return np.asarray(np.divide(total, count, out=np.full(count.shape, math.nan), where=count > 0))
 
 
 def _nested(scores: Mapping[ScorePath, _Value], make: Callable[[_Value], Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def means_of_resamples(values: FloatArray, weights: Weights) -> FloatArray:
     defined = ~np.isnan(values)
     count = weights @ defined.astype(np.float64)
     total = weights @ np.where(defined, values, 0.0)
-    return np.divide(total, count, out=np.full(len(weights), math.nan), where=count > 0)
+    return np.asarray(np.divide(total, count, out=np.full(len(weights), math.nan), where=count > 0))
 
 
 def percentile_interval(resampled: FloatArray, *, images: int) -> Interval:

@@ -89,9 +89,9 @@ def surface_scores(
     if box is None:
         nothing = tuple(math.nan for _ in tolerances)
         return SurfaceScores(math.nan, math.nan, nothing, math.nan, "absent")
-    masks = [np.ascontiguousarray(mask[box]).view(np.uint8) for mask in (predicted, truth)]
+    masks = (predicted[box].astype(np.uint8), truth[box].astype(np.uint8))
     band = band_width(truth.shape)
-    band_iou = _boundary_iou(*masks, band, None if where is None else _inner(where, np.ones((3, 3)), band)[box])
+    band_iou = _boundary_iou(masks, band, None if where is None else _inner(where, np.ones((3, 3)), band)[box])
     edges = [boundary(mask) for mask in masks]
     if where is not None:
         counted = _inner(where, _CROSS, 1)[box]
@@ -178,11 +178,11 @@ def _inner(where: BoolArray, element: npt.NDArray[Any], times: int) -> BoolArray
     return eroded.astype(np.bool_)
 
 
-def _boundary_iou(predicted: UInt8Array, truth: UInt8Array, width: int, counted: BoolArray | None) -> float:
+def _boundary_iou(masks: tuple[UInt8Array, UInt8Array], width: int, counted: BoolArray | None) -> float:
     square = np.ones((3, 3), np.uint8)
     bands = [
         mask > cv2.erode(mask, square, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-        for mask in (predicted, truth)
+        for mask in masks
     ]
     if counted is not None:
         bands = [band & counted for band in bands]
