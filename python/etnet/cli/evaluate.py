@@ -13,6 +13,8 @@ from etnet.cli.console import closing_lines, counted, note, output, progress_bar
 
 if TYPE_CHECKING:
     from etnet.config.schema import Recipe
+    from etnet.data.dataset import SegmentationDataset
+    from etnet.inference.predictor import Predictor
     from etnet.manifest import WeightsInfo
     from etnet.metrics.report import EvaluationReport
 
@@ -62,9 +64,8 @@ def command(
     the whole image and inside it. Boundaries are scored in pixels; classes named optic_disc, optic_cup, vessel or lung
     also by what is measured on them. Writes metrics.json, per_image.csv and overlays/ of the worst and best images.
     """
-    from etnet.cli.evaluate_table import report_tables
     from etnet.data.datasets import open_dataset
-    from etnet.inference.evaluate import evaluate, write_per_image
+    from etnet.inference.evaluate import write_per_image
     from etnet.inference.extremes import write_extremes
     from etnet.inference.predictor import Predictor
     from etnet.manifest import read_weights_info, resolve_model
@@ -82,16 +83,7 @@ def command(
     if split in ("train", "all"):
         warn(f"--split {split} scores images that the network may have been trained on")
     note(f"Scoring {counted(len(dataset), 'image')} of {data} ({split}) with {weights} on {predictor.backend.name}")
-    with progress_bar() as bar:
-        task = bar.add_task("Scoring", total=len(dataset))
-        report = evaluate(
-            predictor,
-            dataset,
-            class_names=recipe.data.class_names,
-            class_groups=recipe.contract().class_groups,
-            ignore_index=recipe.data.ignore_index,
-            progress=lambda _: bar.advance(task),
-        )
+    report = _score(predictor, dataset, recipe)
     target = create_output_folder(output_folder, parent=RUNS, name=run_name(weights))
     metrics = _metrics(report, info, recipe, data=data, split=split, ran_on=predictor.backend.name)
     write_json(target / "metrics.json", metrics)
@@ -100,10 +92,33 @@ def command(
     if as_json:
         click.echo(json_text(metrics))
     else:
-        for table in report_tables(report):
-            output().print(table)
+        print_report(report)
     next_command = f"etnet infer YOUR_IMAGES --model {shlex.quote(str(model))} --overlay"
     closing_lines(target, next_command, to_stderr=as_json)
+
+
+def _score(predictor: Predictor, dataset: SegmentationDataset, recipe: Recipe) -> EvaluationReport:
+    from etnet.inference.evaluate import evaluate
+
+    with progress_bar() as bar:
+        task = bar.add_task("Scoring", total=len(dataset))
+        return evaluate(
+            predictor,
+            dataset,
+            class_names=recipe.data.class_names,
+            class_groups=recipe.contract().class_groups,
+            ignore_index=recipe.data.ignore_index,
+            progress=lambda _: bar.advance(task),
+        )
+
+
+def print_report(report: EvaluationReport) -> None:
+    """Print the tables of a report on stdout."""
+    from etnet.cli.evaluate_table import report_tables
+
+    console = output()
+    for table in report_tables(report):
+        console.print(table)
 
 
 def _recipe(source: str | None, info: WeightsInfo) -> Recipe:
