@@ -21,7 +21,7 @@ class Sample:
         image: RGB image [H, W, 3], uint8.
         mask: Class indices [H, W], uint8; `ignore_index` (if the recipe names one) marks pixels without a label.
         field_of_view: Pixels [H, W], bool, inside which a second score is reported; None where the data set has none.
-        reference_cdr: Vertical cup-to-disc ratio, 0..1, the annotators' mean; None where there is none.
+        reference_cdr: The annotators' mean vertical cup-to-disc ratio; None where the data set has none.
     """
 
     id: str
