@@ -28,7 +28,7 @@ _INDENT = " " * 9
 def print_card(card: DatasetCard) -> None:
     """Print what is known about a data set."""
     console = output()
-    heading = f"{card.title}: {', '.join(card.structures)} in {card.images}"
+    heading = f"{card.title}: {' and '.join(card.structures).replace('_', ' ')} in {card.images}"
     console.print(Text.assemble((card.name, "bold"), f"  {heading}"), soft_wrap=True)
     rows = [
         ("images", f"{card.train} for training, {card.test} for testing ({card.split})"),
@@ -108,7 +108,7 @@ def _print_finding(finding: Finding, root: Path) -> None:
     others = (
         []
         if finding.severity == "note"
-        else [_below(path, root) for path in finding.files if str(path) not in finding.sentence]
+        else [_below(path, root) for path in finding.files if path.name not in finding.sentence]
     )
     if others:
         more = f" and {len(others) - LISTED_FILES} more" if len(others) > LISTED_FILES else ""

@@ -59,6 +59,15 @@ def counted_of(files: Sequence[object], total: int) -> str:
     return f"{len(files)} of {total}"
 
 
+def such_files(count: int) -> str:
+    """How many files a sentence about the first of them speaks of.
+
+    >>> such_files(1), such_files(12)
+    ('1 such file', '12 such files')
+    """
+    return f"{count} such file" if count == 1 else f"{count} such files"
+
+
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """Errors first, then warnings, then notes; otherwise in the order in which they were found."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
