@@ -77,6 +77,8 @@ def _evaluation_folder(path: Path) -> Path:
     if path.is_dir() and (path / METRICS_FILE).is_file():
         # An evaluation that lost a file, which reading it will name.
         return path
+    if not path.exists():
+        raise DataError(f"{path}: no such folder; expected one that 'etnet evaluate' wrote, or a run directory")
     weights = resolve_model(path)
     sha256 = read_weights_info(weights).sha256
     found = [folder for folder in EVALUATIONS.glob("*") if is_evaluation(folder) and _scored(folder) == sha256]
@@ -151,7 +153,10 @@ def _print_tables(a: StoredEvaluation, b: StoredEvaluation, differences: Sequenc
     console = output()
     for letter, evaluation in (("A", a), ("B", b)):
         console.print(Text(f"{letter}: {evaluation.folder}"), soft_wrap=True)
-    console.print(f"{counted(len(a.images), 'image')}; means are over images, the difference is B minus A.\n")
+    console.print(
+        f"{counted(len(a.images), 'image')}; means are over those where a score is defined for both (pairs).\n",
+        soft_wrap=True,
+    )
     tested = 0
     for region, members in itertools.groupby(differences, key=lambda difference: difference.region):
         shown = [row for row in members if not row.score.startswith("background_")]
@@ -178,7 +183,7 @@ def _table(title: str, rows: Sequence[ScoreDifference]) -> Any:
             shown(values["mean_a"]),
             shown(values["mean_b"]),
             "-" if values["difference"] is None else f"{values['difference']:+.4f}",
-            shown_interval(values["interval"]),
+            shown_interval(values["interval"], digits=4),
             _shown_p(values["p_value"]),
             str(row.paired.pairs),
             row.winner or "",

@@ -136,9 +136,9 @@ def shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def shown_interval(interval: Any) -> str:
-    """An interval with three digits; empty where it is undefined."""
-    return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+def shown_interval(interval: Any, *, digits: int = 3) -> str:
+    """An interval; empty where it is undefined."""
+    return "" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
 
 
 def _auc_line(auc: AucSummary) -> Text:
