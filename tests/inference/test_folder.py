@@ -240,7 +240,7 @@ def test_a_full_disk_stops_with_whole_files_only(tmp_path, monkeypatch):
     with pytest.raises(EnvironmentFault, match="No space left on device"):
         run(tmp_path / "images", tmp_path / "out")
     left = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
-    assert left == ["edges/a.png", "failed.csv", "masks/a.png"]
+    assert left == ["edges/a.png", "failed.csv", "masks/a.png", "measurements.csv"]
 
 
 def test_errors_of_the_program_are_not_taken_for_bad_files(tmp_path):

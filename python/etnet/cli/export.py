@@ -132,7 +132,7 @@ def command(
     """
     from etnet.errors import UsageError
 
-    _require_exporter()
+    require_exporter()
     from etnet.export.checked import ExportRequest, export_checked
     from etnet.manifest import read_weights_info, resolve_model
     from etnet.output import json_text
@@ -162,7 +162,8 @@ def command(
     closing_lines(target, f"etnet infer YOUR_IMAGES --model {shlex.quote(str(target))}", to_stderr=as_json)
 
 
-def _require_exporter() -> None:
+def require_exporter() -> None:
+    """Refuse to export where a package for it is missing."""
     from importlib.util import find_spec
 
     from etnet.errors import EnvironmentFault

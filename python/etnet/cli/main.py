@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "Train, evaluate and predict on generated images in about two minutes.",
     "train": "Train a network on a data set or on your own folder.",
     "evaluate": "Score a trained network on labelled images.",
+    "bundle": "Join a network that finds a structure with one that segments it.",
     "infer": "Segment an image or a folder of images.",
     "export": "Make an ONNX file that runs without PyTorch.",
     "build-engine": "Build a TensorRT engine.",
