@@ -147,7 +147,8 @@ def _comparison_images(info: WeightsInfo, size: tuple[int, int] | None) -> list[
     from etnet.export.images import load_run_images, open_run_images
 
     try:
-        return load_run_images(open_run_images(info), info.contract, size)
+        found = open_run_images(info)
+        return load_run_images(found, info.contract, size, ignore_index=info.recipe.data.ignore_index)
     except DataError as error:
         raise DataError(
             f"{error}; leave the comparison out with --no-verify, or export each model with etnet export --verify DIR "

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from etnet.config.schema import RoiSection
 from etnet.data.resize import resize_image, resize_mask
-from etnet.types import BoolArray, RegionOfInterest, UInt8Array
+from etnet.errors import DataError
+from etnet.types import BoolArray, RegionOfInterest, Sample, UInt8Array
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -63,6 +64,32 @@ def mask_center(mask: UInt8Array, *, ignore_index: int | None = None) -> tuple[f
     if not moments["m00"]:
         return None
     return moments["m01"] / moments["m00"] + 0.5, moments["m10"] / moments["m00"] + 0.5
+
+
+def require_center(sample_id: str, mask: UInt8Array, *, ignore_index: int | None = None) -> tuple[float, float]:
+    """The true centre of a sample's region of interest, as `mask_center` gives it.
+
+    Raises:
+        DataError: The mask has nothing to centre it on.
+    """
+    center = mask_center(mask, ignore_index=ignore_index)
+    if center is None:
+        raise DataError(
+            f"{sample_id}: its mask holds only background, so there is no centre for the region of interest; "
+            "leave the image out, or train without data.roi"
+        )
+    return center
+
+
+def true_center(
+    sample: Sample, roi: RegionOfInterest | RoiSection | None, *, ignore_index: int | None = None
+) -> tuple[float, float] | None:
+    """The true centre (row, column) for a network with this region of interest; None for one that needs none.
+
+    Raises:
+        DataError: The mask has nothing to centre the region on.
+    """
+    return None if roi is None else require_center(sample.id, sample.mask, ignore_index=ignore_index)
 
 
 def window_around(center: tuple[float, float], shape: tuple[int, ...], roi: RegionOfInterest | RoiSection) -> Window:
