@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "Train a network on a data set or on your own folder.",
     "evaluate": "Score a trained network on labelled images.",
     "compare": "Compare two evaluations image by image.",
+    "bundle": "Join a network that finds a structure with one that segments it.",
     "infer": "Segment an image or a folder of images.",
     "export": "Make an ONNX file that runs without PyTorch.",
     "build-engine": "Build a TensorRT engine.",
