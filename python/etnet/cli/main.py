@@ -14,6 +14,7 @@ from etnet.errors import EtnetError
 
 COMMANDS = {
     "demo": "Train, evaluate and predict on generated images in about two minutes.",
+    "data": "List known data sets, check a data folder, preview it.",
     "train": "Train a network on a data set or on your own folder.",
     "evaluate": "Score a trained network on labelled images.",
     "compare": "Compare two evaluations image by image.",
