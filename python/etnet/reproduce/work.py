@@ -1,0 +1,127 @@
+"""What is done for one network of a table: train what is missing, then score it on the test images."""
+
+from __future__ import annotations
+
+import shutil
+
+import torch
+from filelock import FileLock, Timeout
+
+from etnet import __version__
+from etnet.config.schema import Recipe
+from etnet.data.dataset import SegmentationDataset
+from etnet.data.datasets import open_dataset
+from etnet.data.io import write_png
+from etnet.errors import UsageError
+from etnet.inference.backends.torch_backend import resolve_device
+from etnet.inference.evaluate import WHOLE_IMAGE, EvaluationReport, evaluate, write_per_image
+from etnet.inference.predictor import Predictor
+from etnet.output import disk_faults, write_json
+from etnet.reproduce.job import SCORES_FORMAT, Job, pictured
+from etnet.training.tracking import Observer
+from etnet.training.trainer import TrainingResult, train
+
+SECONDS_FOR_A_FORMER_PROCESS = 120.0
+"""A process whose starter was killed saves its state and ends by itself; a step of a large batch may take a while."""
+
+
+def carry_out(job: Job, observer: Observer) -> bool:
+    """Train and score as far as that is not done yet.
+
+    Args:
+        job: What to train and where.
+        observer: Told about progress.
+
+    Returns:
+        False when a signal stopped the work; it goes on from there next time.
+
+    Raises:
+        EtnetError: Data, recipe, disk, memory, or a loss that is not finite.
+    """
+    with disk_faults(job.folder):
+        job.train_folder.mkdir(parents=True, exist_ok=True)
+        job.failure_file.unlink(missing_ok=True)
+    if job.trained() is None:
+        _wait_for_former_process(job)
+        result = _train(job, observer)
+        if result.iterations == result.total:
+            write_json(job.trained_file, _facts(job, result))
+        if result.signal_number is not None:
+            return False
+    if job.scores() is None:
+        observer.on_message(f"Scoring the test images with {job.weights}")
+        _score(job)
+    return True
+
+
+def _wait_for_former_process(job: Job) -> None:
+    try:
+        FileLock(job.train_folder / ".lock").acquire(timeout=SECONDS_FOR_A_FORMER_PROCESS).lock.release()
+    except Timeout:
+        raise UsageError(
+            f"{job.train_folder}: another process still trains here; wait for it or name another --output"
+        ) from None
+
+
+def _train(job: Job, observer: Observer) -> TrainingResult:
+    resume = job.last.is_file()
+    if not resume:
+        # Ended before its first checkpoint: nothing in it is worth keeping.
+        shutil.rmtree(job.train_folder)
+        job.train_folder.mkdir()
+    device = resolve_device(job.device)
+    return train(
+        job.recipe, data_root=job.data_root, run=job.train_folder, device=device, observer=observer, resume=resume
+    )
+
+
+def _facts(job: Job, result: TrainingResult) -> dict[str, object]:
+    device = resolve_device(job.device)
+    return {
+        "etnet_version": __version__,
+        "iterations": result.iterations,
+        "epochs": job.recipe.training.epochs,
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} CPU threads",
+        "model": job.recipe.model.name,
+        "encoder": job.recipe.model.encoder,
+        "encoder_weights": job.recipe.model.encoder_weights,
+        "training_seconds": round(job.training_seconds(), 1),
+    }
+
+
+def _score(job: Job) -> None:
+    recipe = job.recipe
+    dataset = open_dataset(recipe.data, job.data_root, "test", seed=recipe.training.seed)
+    folder = job.evaluation_folder
+    with disk_faults(folder):
+        (folder / "masks").mkdir(parents=True, exist_ok=True)
+    with Predictor.load(job.weights, backend="torch", device=job.device) as predictor:
+        report = evaluate(
+            predictor, dataset, class_names=recipe.data.class_names, ignore_index=recipe.data.ignore_index
+        )
+        write_json(folder / "metrics.json", report.to_dict())
+        write_per_image(report, folder / "per_image.csv")
+        _write_masks(job, predictor, dataset)
+    write_json(job.scores_file, _counts(job, report))
+
+
+def _write_masks(job: Job, predictor: Predictor, dataset: SegmentationDataset) -> None:
+    for image_id in pictured(dataset.ids):
+        sample = dataset.load(dataset.ids.index(image_id))
+        labels = predictor.predict(sample.image, probabilities=False).labels
+        write_png(job.evaluation_folder / "masks" / f"{image_id}.png", labels)
+
+
+def _counts(job: Job, report: EvaluationReport) -> dict[str, object]:
+    """Confusion matrices per image, from which every figure of the tables follows."""
+    recipe: Recipe = job.recipe
+    return {
+        "format": SCORES_FORMAT,
+        "centers": job.centers,
+        "region": WHOLE_IMAGE,
+        "class_names": list(recipe.data.class_names),
+        "class_groups": {name: list(members) for name, members in recipe.data.class_groups.items()},
+        "images": [{"id": image.id, "matrix": image.matrices[WHOLE_IMAGE].tolist()} for image in report.images],
+    }
