@@ -24,10 +24,19 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def drive_root(real_data: Path) -> Path:
     """The DRIVE data set in its official layout; skips without it."""
-    root = real_data / "DRIVE"
-    if not root.is_dir():
-        pytest.skip(f"no DRIVE data set in {real_data}")
-    return root
+    return _data_set(real_data, "DRIVE")
+
+
+@pytest.fixture(scope="session")
+def drishti_root(real_data: Path) -> Path:
+    """The Drishti-GS data set; skips without it."""
+    return _data_set(real_data, "Drishti-GS")
+
+
+@pytest.fixture(scope="session")
+def montgomery_root(real_data: Path) -> Path:
+    """The Montgomery data set; skips without it."""
+    return _data_set(real_data, "Montgomery")
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +50,10 @@ def exported_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         return export_kind(kind, tmp_path_factory.mktemp(kind))
 
     return export
+
+
+def _data_set(folder: Path, name: str) -> Path:
+    root = folder / name
+    if not root.is_dir():
+        pytest.skip(f"no {name} data set in {folder}")
+    return root

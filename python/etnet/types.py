@@ -21,12 +21,14 @@ class Sample:
         image: RGB image [H, W, 3], uint8.
         mask: Class indices [H, W], uint8; `ignore_index` (if the recipe names one) marks pixels without a label.
         field_of_view: Pixels [H, W], bool, inside which a second score is reported; None where the data set has none.
+        reference_cdr: The annotators' mean vertical cup-to-disc ratio; None where the data set has none.
     """
 
     id: str
     image: UInt8Array
     mask: UInt8Array
     field_of_view: BoolArray | None = None
+    reference_cdr: float | None = None
 
 
 @dataclass(frozen=True)

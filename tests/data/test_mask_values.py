@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from etnet.data.mask_sources import MaskFile
 from etnet.data.mask_values import MaskMapping, MaskSummary, distinct_values, find_mapping, scan_masks
 from etnet.errors import DataError
 from helpers.datasets import save
@@ -103,11 +104,13 @@ def test_distinct_values_are_those_of_a_set(values):
 
 def test_scan_gives_sizes_and_values_in_order(tmp_path):
     paths = [save(tmp_path / f"{n}.png", np.full((3 + n, 5), n, np.uint8)) for n in range(12)]
-    assert scan_masks(paths) == [MaskSummary(path, (3 + n, 5), frozenset({n})) for n, path in enumerate(paths)]
+    assert scan_masks([MaskFile(path) for path in paths]) == [
+        MaskSummary(path, (3 + n, 5), frozenset({n})) for n, path in enumerate(paths)
+    ]
 
 
 def test_scan_names_the_unreadable_mask(tmp_path):
     good = save(tmp_path / "a.png", np.zeros((3, 5), np.uint8))
     (tmp_path / "b.png").write_bytes(b"nonsense")
     with pytest.raises(DataError, match=r"b\.png"):
-        scan_masks([good, tmp_path / "b.png"])
+        scan_masks([MaskFile(good), MaskFile(tmp_path / "b.png")])

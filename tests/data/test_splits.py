@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etnet.data.splits import hold_out
+from etnet.data.splits import choose_part, hold_out, read_split
+from etnet.errors import DataError
 
 
 @given(count=st.integers(0, 60), fraction=st.floats(0, 0.99), seed=st.integers(0, 2**63 - 1))
@@ -25,3 +28,48 @@ def test_at_least_one_is_held_out_and_one_stays_for_training(count, fraction, he
 def test_the_seed_decides():
     assert hold_out(30, fraction=0.3, seed=1) == hold_out(30, fraction=0.3, seed=1)
     assert len({hold_out(30, fraction=0.3, seed=seed).validation for seed in range(10)}) > 5
+
+
+def write_split(folder, **parts):
+    path = folder / "split.json"
+    path.write_text(json.dumps(parts))
+    return path
+
+
+def test_a_split_file_divides_the_ids_in_the_order_of_the_folder(tmp_path):
+    split = read_split(write_split(tmp_path, train=["c", "a"], test=["b"], excluded=["d"]))
+    assert choose_part(["a", "b", "c", "d"], split, "train", where=tmp_path) == ("a", "c")
+    assert choose_part(["a", "b", "c", "d"], split, "test", where=tmp_path) == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a"], r"b is missing \(1 of the 2 that .*split\.json names\)"),
+        (["a", "b", "c"], r"c \(1 of 3\) is not in .*json"),
+    ],
+)
+def test_a_folder_that_does_not_fit_the_split_is_refused(tmp_path, ids, message):
+    with pytest.raises(DataError, match=message):
+        choose_part(ids, read_split(write_split(tmp_path, train=["a"], test=["b"])), "train", where=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no split file"),
+        ("[]", "is no split file"),
+        ('{"train": 3}', "is no split file"),
+        ('{"train": ["a"], "test": ["a"]}', "names a twice"),
+        ('{"test": ["a"]}', 'names no id under "train"'),
+    ],
+)
+def test_a_damaged_split_file_is_refused_in_one_sentence(tmp_path, text, message):
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(DataError, match=rf"split\.json: {message}"):
+        read_split(tmp_path / "split.json")
+
+
+def test_a_missing_split_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"none\.json: cannot be read as a split file.*check data\.split_file"):
+        read_split(tmp_path / "none.json")

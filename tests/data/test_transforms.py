@@ -10,13 +10,12 @@ from scipy import ndimage
 
 from etnet.config.schema import AugmentationSection
 from etnet.data.edges import edge_map
+from etnet.data.resize import resize_image, resize_mask
 from etnet.data.transforms import (
     augment,
     color_matrix,
     crop_outline,
     jitter_color,
-    resize_image,
-    resize_mask,
 )
 from etnet.types import Sample
 
@@ -57,7 +56,7 @@ def test_without_changes_an_image_of_the_size_of_the_crop_is_copied():
 def test_without_scale_and_rotation_a_crop_is_a_window_of_the_image(seed):
     sample = sample_of(80, 97)
     result = run(sample, crop=48, augmentation=STILL, seed=seed)
-    outline = crop_outline((80, 97), crop_size=48, augmentation=STILL, generator=np.random.default_rng(seed))
+    outline = crop_outline(sample_of(80, 97), crop_size=48, augmentation=STILL, generator=np.random.default_rng(seed))
     left, top = outline[0].astype(int)
     assert np.array_equal(result.image, sample.image[top : top + 48, left : left + 48])
     assert np.array_equal(result.mask, sample.mask[top : top + 48, left : left + 48])
@@ -76,7 +75,7 @@ def test_images_smaller_than_the_crop_are_covered_by_reflection(shape):
     result = run(sample, crop=64, augmentation=STILL)
     assert result.image.shape == (64, 64, 3)
     assert result.mask.shape == result.edge.shape == (64, 64)
-    outline = crop_outline(shape, crop_size=64, augmentation=STILL, generator=np.random.default_rng(0))
+    outline = crop_outline(sample_of(*shape), crop_size=64, augmentation=STILL, generator=np.random.default_rng(0))
     left, top = outline[0].astype(int)
     pads = [(max(-start, 0), max(start + 64 - size, 0)) for start, size in zip((top, left), shape, strict=True)]
     padded = np.pad(sample.image, [*pads, (0, 0)], mode="reflect")
@@ -85,10 +84,10 @@ def test_images_smaller_than_the_crop_are_covered_by_reflection(shape):
 
 
 def test_every_place_of_the_image_and_every_margin_can_be_drawn():
-    lefts = {crop_outline((70, 70), crop_size=64, augmentation=STILL, generator=np.random.default_rng(s))[0, 0]
+    lefts = {crop_outline(sample_of(70, 70), crop_size=64, augmentation=STILL, generator=np.random.default_rng(s))[0, 0]
              for s in range(200)}  # fmt: skip
     assert lefts == set(range(7))
-    small = {crop_outline((60, 60), crop_size=64, augmentation=STILL, generator=np.random.default_rng(s))[0, 0]
+    small = {crop_outline(sample_of(60, 60), crop_size=64, augmentation=STILL, generator=np.random.default_rng(s))[0, 0]
              for s in range(200)}  # fmt: skip
     assert small == set(range(-4, 1))
 
@@ -98,7 +97,9 @@ def test_image_and_mask_are_moved_by_the_same_geometry_as_an_independent_warp(se
     sample = smooth_sample(200, 180)
     settings = FULL.model_copy(update={"color_jitter": 0.0})
     result = run(sample, crop=64, augmentation=settings, seed=seed)
-    outline = crop_outline((200, 180), crop_size=64, augmentation=settings, generator=np.random.default_rng(seed))
+    outline = crop_outline(
+        sample_of(200, 180), crop_size=64, augmentation=settings, generator=np.random.default_rng(seed)
+    )
     across, down = (outline[1] - outline[0]) / 64, (outline[3] - outline[0]) / 64
     rows, columns = np.mgrid[:64, :64] + 0.5
     x = outline[0, 0] + columns * across[0] + rows * down[0] - 0.5
@@ -114,7 +115,9 @@ def test_image_and_mask_are_moved_by_the_same_geometry_as_an_independent_warp(se
 
 def test_scale_and_rotation_stay_in_their_ranges():
     for seed in range(100):
-        outline = crop_outline((300, 300), crop_size=64, augmentation=FULL, generator=np.random.default_rng(seed))
+        outline = crop_outline(
+            sample_of(300, 300), crop_size=64, augmentation=FULL, generator=np.random.default_rng(seed)
+        )
         across, down = outline[1] - outline[0], outline[3] - outline[0]
         scale = 64 / np.hypot(*across)
         assert 0.5 <= scale <= 2.0
@@ -128,7 +131,7 @@ def test_the_turn_is_about_the_centre_of_the_crop():
     only_rotation = STILL.model_copy(update={"rotation": 40.0})
     for seed in range(5):
         outline = crop_outline(
-            (64, 64), crop_size=64, augmentation=only_rotation, generator=np.random.default_rng(seed)
+            sample_of(64, 64), crop_size=64, augmentation=only_rotation, generator=np.random.default_rng(seed)
         )
         assert outline.mean(axis=0) == pytest.approx([32, 32])
 
@@ -177,18 +180,9 @@ def test_image_size_is_applied_before_the_crop():
     assert np.array_equal(result.image, resize_image(sample.image, (64, 64)))
     assert np.array_equal(result.mask, resize_mask(sample.mask, (64, 64)))
     outline = crop_outline(
-        (200, 100), crop_size=64, augmentation=STILL, image_size=(64, 64), generator=np.random.default_rng(0)
+        sample_of(200, 100), crop_size=64, augmentation=STILL, image_size=(64, 64), generator=np.random.default_rng(0)
     )
     assert outline.tolist() == [[0, 0], [100, 0], [100, 200], [0, 200]]
-
-
-def test_shrinking_averages_areas_and_masks_take_the_nearest_pixel():
-    image = np.zeros((4, 4, 3), np.uint8)
-    image[::2, ::2] = 200
-    assert (resize_image(image, (2, 2)) == 50).all()
-    assert resize_mask(np.arange(16, dtype=np.uint8).reshape(4, 4), (4, 4))[2, 3] == 11
-    assert resize_mask(np.array([[0, 7]], np.uint8), (2, 4)).tolist() == [[0, 0, 7, 7]] * 2
-    assert resize_image(image, (4, 4)) is image
 
 
 def test_color_matrix_without_changes_is_the_identity():

@@ -330,9 +330,9 @@ def test_every_mask_is_scanned_once_for_both_splits(
 ) -> None:
     scanned: list[Path] = []
 
-    def counting(paths):
-        scanned.extend(paths)
-        return scan_masks(paths)
+    def counting(masks):
+        scanned.extend(mask.path for mask in masks)
+        return scan_masks(masks)
 
     monkeypatch.setattr("etnet.data.datasets.folder.scan_masks", counting)
     tiny_run(tiny_recipe("training.epochs=1"), discs, tmp_path / "run")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from etnet.data.io import IMAGE_SUFFIXES, read_image, read_mask_values
+from etnet.data.mask_sources import MaskSource
 from etnet.data.mask_values import MaskMapping
 from etnet.errors import DataError
 from etnet.types import Sample
@@ -39,25 +40,27 @@ class SegmentationDataset(Protocol):
 
 @dataclass(frozen=True)
 class PairedFiles:
-    """A data set whose every sample is one image file and one mask file.
+    """A data set whose every sample is an image file and a mask, which may come from several files.
 
     Attributes:
         ids: A unique name per sample.
         images: Image file per sample.
-        masks: Mask file per sample.
+        masks: Mask per sample.
         mapping: From stored mask values to class indices.
         fields_of_view: Field-of-view file per sample, nonzero inside; None where the data set has none.
         intensity_window: (low, high) mapped to 0..255 in images of more than 8 bits.
-        values: The distinct stored values of each mask file.
+        values: The distinct stored values of each mask.
+        reference_cdrs: The annotators' vertical cup-to-disc ratio per sample; None where there is none.
     """
 
     ids: tuple[str, ...]
     images: tuple[Path, ...]
-    masks: tuple[Path, ...]
+    masks: tuple[MaskSource, ...]
     mapping: MaskMapping
     fields_of_view: tuple[Path, ...] | None = None
     intensity_window: tuple[float, float] | None = None
     values: tuple[frozenset[int], ...] = ()
+    reference_cdrs: tuple[float | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,16 +77,17 @@ class PairedFiles:
 
     def load(self, index: int) -> Sample:
         """Reads one pair at its own size; see `SegmentationDataset`."""
-        image_path, mask_path = self.images[index], self.masks[index]
+        image_path, source = self.images[index], self.masks[index]
         image = read_image(image_path, intensity_window=self.intensity_window)
-        mask = self.mapping.apply(read_mask_values(mask_path), path=mask_path)
-        require_same_size(mask_path, mask.shape, image_path=image_path, image_shape=image.shape)
+        mask = self.mapping.apply(source.read(), path=source.path)
+        require_same_size(source.path, mask.shape, image_path=image_path, image_shape=image.shape)
+        ratio = None if self.reference_cdrs is None else self.reference_cdrs[index]
         if self.fields_of_view is None:
-            return Sample(self.ids[index], image, mask)
+            return Sample(self.ids[index], image, mask, reference_cdr=ratio)
         view_path = self.fields_of_view[index]
         inside = read_mask_values(view_path) > 0
         require_same_size(view_path, inside.shape, image_path=image_path, image_shape=image.shape)
-        return Sample(self.ids[index], image, mask, inside)
+        return Sample(self.ids[index], image, mask, inside, ratio)
 
     def image_path(self, index: int) -> Path:
         """Where the image of a sample lies."""
@@ -91,7 +95,7 @@ class PairedFiles:
 
     def subset(self, indices: Sequence[int]) -> PairedFiles:
         """The same data set with only the named samples."""
-        views = self.fields_of_view
+        views, ratios = self.fields_of_view, self.reference_cdrs
         return replace(
             self,
             ids=tuple(self.ids[index] for index in indices),
@@ -99,6 +103,7 @@ class PairedFiles:
             masks=tuple(self.masks[index] for index in indices),
             fields_of_view=None if views is None else tuple(views[index] for index in indices),
             values=tuple(self.values[index] for index in indices),
+            reference_cdrs=None if ratios is None else tuple(ratios[index] for index in indices),
         )
 
 

@@ -83,6 +83,7 @@ def augment_by_recipe(sample: Sample, recipe: Recipe, *, generator: np.random.Ge
         edge_width=data.edge_width,
         ignore_index=data.ignore_index,
         image_size=data.image_size,
+        roi=data.roi,
         generator=generator,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from etnet.data.io import read_mask_values
+from etnet.data.mask_sources import MaskSource
 from etnet.errors import DataError
 from etnet.types import UInt8Array
 
@@ -65,21 +65,19 @@ def distinct_values(values: npt.NDArray[np.int32]) -> frozenset[int]:
     return frozenset(np.unique(values).tolist())
 
 
-def scan_masks(
-    paths: Sequence[Path], *, read: Callable[[Path], npt.NDArray[np.int32]] = read_mask_values
-) -> list[MaskSummary]:
+def scan_masks(masks: Sequence[MaskSource]) -> list[MaskSummary]:
     """Reads every mask once, in parallel (decoding releases the interpreter lock).
 
     Raises:
         DataError: A mask cannot be read; the first one in order is named.
     """
 
-    def summary(path: Path) -> MaskSummary:
-        values = read(path)
-        return MaskSummary(path, (values.shape[0], values.shape[1]), distinct_values(values))
+    def summary(mask: MaskSource) -> MaskSummary:
+        values = mask.read()
+        return MaskSummary(mask.path, (values.shape[0], values.shape[1]), distinct_values(values))
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(summary, paths))
+        return list(pool.map(summary, masks))
 
 
 def find_mapping(

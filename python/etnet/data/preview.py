@@ -75,10 +75,12 @@ def _row(
     data = recipe.data
     sample = augment_by_recipe(source, recipe, generator=stream.generator(item))
     outline = crop_outline(
-        source.mask.shape,
+        source,
         crop_size=data.crop_size,
         augmentation=recipe.augmentation,
+        ignore_index=data.ignore_index,
         image_size=data.image_size,
+        roi=data.roi,
         generator=stream.generator(item),
     )
     tiles = (

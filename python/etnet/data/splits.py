@@ -1,10 +1,17 @@
-"""Seeded division of a list of samples into training and validation."""
+"""Which samples are for training, validation and testing: seeded hold-outs, and split files that list ids."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
+
+from etnet.errors import DataError
 
 
 class HoldOut(NamedTuple):
@@ -31,3 +38,87 @@ def hold_out(count: int, *, fraction: float, seed: int) -> HoldOut:
     held = 0 if fraction == 0 else min(max(1, round(fraction * count)), max(count - 1, 0))
     order = np.random.default_rng([seed, count]).permutation(count).tolist()
     return HoldOut(train=tuple(sorted(order[held:])), validation=tuple(sorted(order[:held])))
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """Ids of a data set by part, from JSON such as `{"train": ["a", "b"], "test": ["c"], "excluded": []}`.
+
+    Attributes:
+        origin: The file, for messages.
+        train: Ids to train on; the validation part is held out of them.
+        test: Ids to test on.
+        excluded: Ids that are in neither.
+    """
+
+    origin: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    excluded: tuple[str, ...] = ()
+
+
+def builtin_split(name: str) -> SplitFile:
+    """The split that comes with the package for a data set; its file says how it was drawn."""
+    file = resources.files("etnet.data") / "split_files" / f"{name}.json"
+    return _parse_split(file.read_text("utf-8"), origin=f"the split file of {name}")
+
+
+def read_split(path: Path | str) -> SplitFile:
+    """Reads a split file of the user's own.
+
+    Raises:
+        DataError: The file is missing, is not such JSON, or names an id twice.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a split file ({error}); check data.split_file") from None
+    return _parse_split(text, origin=str(path))
+
+
+def choose_part(
+    ids: Sequence[str], split: SplitFile, part: Literal["train", "test"], *, where: Path
+) -> tuple[str, ...]:
+    """The ids of one part, in the order of `ids`.
+
+    Args:
+        ids: Every id that the folder holds.
+        split: Which of them go where.
+        part: Which part.
+        where: The folder, for messages.
+
+    Raises:
+        DataError: The split names an id that the folder does not hold, or does not name one that it does.
+    """
+    known = {*split.train, *split.test, *split.excluded}
+    missing = sorted({*split.train, *split.test} - set(ids))
+    if missing:
+        raise DataError(
+            f"{where}: {missing[0]} is missing ({len(missing)} of the {len(known)} that {split.origin} names); "
+            "unpack the archive again, or name a split of the images that are there with data.split_file"
+        )
+    strange = [name for name in ids if name not in known]
+    if strange:
+        raise DataError(
+            f"{where}: {strange[0]} ({len(strange)} of {len(ids)}) is not in {split.origin}; remove it if it is a "
+            "copy, or name a split of your own with data.split_file, where it may stand under train, test or excluded"
+        )
+    chosen = set(split.train if part == "train" else split.test)
+    return tuple(name for name in ids if name in chosen)
+
+
+def _parse_split(text: str, *, origin: str) -> SplitFile:
+    try:
+        content = json.loads(text)
+        parts = {key: tuple(map(str, content.get(key, ()))) for key in ("train", "test", "excluded")}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f'{origin}: is no split file ({error}); expected JSON such as {{"train": ["a", "b"], "test": ["c"]}}'
+        ) from None
+    names = [name for part in parts.values() for name in part]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{origin}: names {twice[0]} twice; expected every id in one part only")
+    if not parts["train"]:
+        raise DataError(f'{origin}: names no id under "train"; expected ids of images, without suffix')
+    return SplitFile(origin, **parts)

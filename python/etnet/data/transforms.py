@@ -10,8 +10,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from etnet.config.schema import AugmentationSection
+from etnet.config.schema import AugmentationSection, RoiSection
 from etnet.data.edges import edge_map
+from etnet.data.resize import resize_image, resize_mask
+from etnet.data.roi import mask_center, window_around
+from etnet.errors import DataError
 from etnet.types import Sample, UInt8Array
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -44,12 +47,16 @@ def augment(
     edge_width: int,
     ignore_index: int | None = None,
     image_size: tuple[int, int] | None = None,
+    roi: RoiSection | None = None,
     generator: np.random.Generator,
 ) -> TrainingSample:
     """Mirrors, scales, rotates and crops a sample in one interpolation, then changes its colours.
 
     Places outside the image are filled by reflection, also where the image is smaller than the crop. The edge target is
     made after the warp, so that its width is the same at every scale.
+
+    With a region of interest, the square around the mask's true centre, moved at random, takes the image's place; what
+    lies around it is seen where scale and rotation reach beyond it.
 
     Args:
         sample: Image [H, W, 3], uint8, and mask [H, W], uint8, at their own size.
@@ -58,57 +65,54 @@ def augment(
         edge_width: Width of the edge target in pixels of the result.
         ignore_index: Mask value of pixels without label.
         image_size: (height, width) to which the image is resized before everything else; None keeps its size.
+        roi: Region of interest; None takes the whole image.
         generator: The only source of randomness.
 
     Returns:
         The crop, [crop_size, crop_size].
+
+    Raises:
+        DataError: There is a region of interest, and the mask has nothing to centre it on.
     """
     image, mask = sample.image, sample.mask
     if image_size is not None:
         image, mask = resize_image(image, image_size), resize_mask(mask, image_size)
-    matrix = _random_affine(mask.shape, crop_size=crop_size, augmentation=augmentation, generator=generator)
+    extent, placing = _extent(sample.id, mask, roi=roi, ignore_index=ignore_index, generator=generator)
+    matrix = placing @ _random_affine(extent, crop_size=crop_size, augmentation=augmentation, generator=generator)
     size = (crop_size, crop_size)
     flags = cv2.WARP_INVERSE_MAP
     border = cv2.BORDER_REFLECT_101
-    image = _bytes(cv2.warpAffine(image, matrix, size, flags=flags | cv2.INTER_LINEAR, borderMode=border))
-    mask = _bytes(cv2.warpAffine(mask, matrix, size, flags=flags | cv2.INTER_NEAREST, borderMode=border))
+    image = _bytes(cv2.warpAffine(image, matrix[:2], size, flags=flags | cv2.INTER_LINEAR, borderMode=border))
+    mask = _bytes(cv2.warpAffine(mask, matrix[:2], size, flags=flags | cv2.INTER_NEAREST, borderMode=border))
     if generator.random() < augmentation.color_jitter:
         image = jitter_color(image, augmentation=augmentation, generator=generator)
     return TrainingSample(sample.id, image, mask, edge_map(mask, width=edge_width, ignore_index=ignore_index))
 
 
 def crop_outline(
-    shape: tuple[int, ...],
+    sample: Sample,
     *,
     crop_size: int,
     augmentation: AugmentationSection,
+    ignore_index: int | None = None,
     image_size: tuple[int, int] | None = None,
+    roi: RoiSection | None = None,
     generator: np.random.Generator,
 ) -> npt.NDArray[np.float64]:
     """Corners (x, y) [4, 2], in pixels of the image, of the crop that `augment` takes with the same generator."""
-    resized = image_size or (shape[0], shape[1])
-    matrix = _random_affine(resized, crop_size=crop_size, augmentation=augmentation, generator=generator)
+    shape = sample.mask.shape
+    # A recipe that names a region of interest names no image size.
+    resized = image_size or shape
+    extent, placing = (
+        (resized, np.eye(3))
+        if roi is None
+        else _extent(sample.id, sample.mask, roi=roi, ignore_index=ignore_index, generator=generator)
+    )
+    matrix = placing @ _random_affine(extent, crop_size=crop_size, augmentation=augmentation, generator=generator)
     corners = np.array([[0, 0], [crop_size, 0], [crop_size, crop_size], [0, crop_size]]) - 0.5
-    in_resized = corners @ matrix[:, :2].T + matrix[:, 2] + 0.5
+    in_resized = corners @ matrix[:2, :2].T + matrix[:2, 2] + 0.5
     outline: npt.NDArray[np.float64] = in_resized * (shape[1] / resized[1], shape[0] / resized[0])
     return outline
-
-
-def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    """Resizes [H, W, 3] to (height, width) as training and prediction both do: area average down, linear up."""
-    if image.shape[:2] == tuple(size):
-        return image
-    height, width = size
-    shrinks = height * width < image.shape[0] * image.shape[1]
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return _bytes(resized)
-
-
-def resize_mask(mask: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    """Resizes class indices [H, W] to (height, width) by the nearest pixel."""
-    if mask.shape == tuple(size):
-        return mask
-    return _bytes(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
 
 
 def jitter_color(image: UInt8Array, *, augmentation: AugmentationSection, generator: np.random.Generator) -> UInt8Array:
@@ -159,10 +163,36 @@ def color_matrix(
     return np.hstack([contrast * brightness * linear, np.full((3, 1), (1 - contrast) * grey)])
 
 
+def _extent(
+    sample_id: str,
+    mask: UInt8Array,
+    *,
+    roi: RoiSection | None,
+    ignore_index: int | None,
+    generator: np.random.Generator,
+) -> tuple[tuple[int, ...], npt.NDArray[np.float64]]:
+    """(height, width) of what is augmented, and the matrix [3, 3] from its pixels to those of the image."""
+    if roi is None:
+        return mask.shape, np.eye(3)
+    center = mask_center(mask, ignore_index=ignore_index)
+    if center is None:
+        raise DataError(
+            f"{sample_id}: its mask holds only background, so there is no centre for the region of interest; "
+            "leave the image out, or train without data.roi"
+        )
+    reach = roi.jitter * roi.side * mask.shape[1]
+    row, column = (value + generator.uniform(-reach, reach) for value in center)
+    window = window_around((row, column), mask.shape, roi)
+    ratio = window.side / roi.size
+    # A pixel's centre lies half a pixel inside of its index, on both scales.
+    placing = np.array([[ratio, 0, window.left + ratio / 2 - 0.5], [0, ratio, window.top + ratio / 2 - 0.5], [0, 0, 1]])
+    return (roi.size, roi.size), placing
+
+
 def _random_affine(
     shape: tuple[int, ...], *, crop_size: int, augmentation: AugmentationSection, generator: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """Matrix [2, 3] from pixels of the crop to pixels of the image."""
+    """Matrix [3, 3] from pixels of the crop to pixels of the image."""
     height, width = shape[:2]
     mirrored = generator.random() < augmentation.mirror
     scale = generator.uniform(*augmentation.scale)
@@ -179,7 +209,7 @@ def _random_affine(
     flip = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]]) if mirrored else np.eye(3)
     to_index = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])
     matrix: npt.NDArray[np.float64] = to_index @ flip @ unscale @ turn @ to_centre
-    return matrix[:2]
+    return matrix
 
 
 def _random_offset(extent: float, crop_size: int, generator: np.random.Generator) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from etnet.data.dataset import PairedFiles
 from etnet.data.datasets import open_dataset
 from etnet.data.io import read_image, read_size
-from etnet.data.transforms import resize_image, resize_mask
+from etnet.data.resize import resize_image, resize_mask
 from etnet.errors import DataError, EtnetError, UsageError
 from etnet.inference.compare import ComparisonImage
 from etnet.inference.folder import find_images

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from etnet.data.transforms import resize_image
+from etnet.data.resize import resize_image
 from etnet.errors import DataError
 from etnet.types import Contract, Float32Array, UInt8Array
 

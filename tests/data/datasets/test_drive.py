@@ -60,7 +60,7 @@ def test_ids_labels_and_views_belong_together(tmp_path):
     write_drive(tmp_path)
     dataset = open_dataset(DATA, tmp_path, "test")
     assert dataset.ids == ("01_test", "02_test", "03_test")
-    assert [path.name for path in dataset.masks] == ["01_manual1.gif", "02_manual1.gif", "03_manual1.gif"]
+    assert [mask.path.name for mask in dataset.masks] == ["01_manual1.gif", "02_manual1.gif", "03_manual1.gif"]
     assert dataset.mask_values == {0: 0, 255: 1}
     assert dataset.load(1).field_of_view.sum() == 24 * 22
 

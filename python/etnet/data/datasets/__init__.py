@@ -8,8 +8,10 @@ from typing import Literal
 
 from etnet.config.schema import DataSection
 from etnet.data.dataset import PairedFiles
+from etnet.data.datasets.drishti_gs import open_drishti_gs
 from etnet.data.datasets.drive import open_drive
 from etnet.data.datasets.folder import open_folder
+from etnet.data.datasets.montgomery import open_montgomery
 from etnet.data.splits import hold_out
 from etnet.errors import DataError, UsageError
 
@@ -18,7 +20,12 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test", "all")
 
 Opener = Callable[..., PairedFiles]
 
-OPENERS: dict[str, Opener] = {"drive": open_drive, "folder": open_folder}
+OPENERS: dict[str, Opener] = {
+    "folder": open_folder,
+    "drive": open_drive,
+    "drishti_gs": open_drishti_gs,
+    "montgomery": open_montgomery,
+}
 """Functions `(data, root, *, part)` that return all pairs of the part "train" or "test"."""
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from etnet.config.schema import DataSection
 from etnet.data.dataset import PairedFiles, image_files
 from etnet.data.datasets.folder import open_pairs
+from etnet.data.mask_sources import MaskFile
 from etnet.errors import DataError
 
 MASK_VALUES = {0: 0, 255: 1}
@@ -46,7 +47,7 @@ def open_drive(data: DataSection, root: Path, *, part: Literal["train", "test"])
         data,
         ids=tuple(images),
         images=tuple(images.values()),
-        masks=[_companion(path, labels, f"{_number(stem)}_manual1") for stem, path in images.items()],
+        masks=[MaskFile(_companion(path, labels, f"{_number(stem)}_manual1")) for stem, path in images.items()],
         fields_of_view=None if views is None else [_companion(images[stem], views, f"{stem}_mask") for stem in images],
         mask_values=MASK_VALUES,
     )

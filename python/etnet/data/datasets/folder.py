@@ -9,12 +9,16 @@ from typing import Literal
 from etnet.config.schema import DataSection
 from etnet.data.dataset import PairedFiles, image_files, match_names, require_same_size
 from etnet.data.io import read_size
+from etnet.data.mask_sources import MaskFile, MaskSource
 from etnet.data.mask_values import MaskSummary, find_mapping, scan_masks
+from etnet.data.splits import choose_part, read_split
 from etnet.errors import DataError
 
 
 def open_folder(data: DataSection, root: Path, *, part: Literal["train", "test"]) -> PairedFiles:
     """Opens `images/` and `masks/`, or those below `train/`; the test part lies below `test/`.
+
+    With `data.split_file`, both parts are drawn from the folder's own `images/` and `masks/`.
 
     Args:
         data: What the recipe says about data.
@@ -24,10 +28,14 @@ def open_folder(data: DataSection, root: Path, *, part: Literal["train", "test"]
     Raises:
         DataError: The folders are missing, names do not match, sizes differ or mask values have no class.
     """
-    folder = _part_folder(root, part)
+    folder = root if data.split_file is not None else _part_folder(root, part)
     images, masks = image_files(folder / "images"), image_files(folder / "masks")
     ids = match_names(images, masks)
-    return open_pairs(data, ids=ids, images=[images[stem] for stem in ids], masks=[masks[stem] for stem in ids])
+    if data.split_file is not None:
+        ids = choose_part(ids, read_split(data.split_file), part, where=folder / "images")
+    return open_pairs(
+        data, ids=ids, images=[images[stem] for stem in ids], masks=[MaskFile(masks[stem]) for stem in ids]
+    )
 
 
 def open_pairs(
@@ -35,9 +43,10 @@ def open_pairs(
     *,
     ids: Sequence[str],
     images: Sequence[Path],
-    masks: Sequence[Path],
+    masks: Sequence[MaskSource],
     fields_of_view: Sequence[Path] | None = None,
     mask_values: Mapping[int, int] | None = None,
+    reference_cdrs: Sequence[float | None] | None = None,
 ) -> PairedFiles:
     """Builds a data set from matched files after reading every mask once.
 
@@ -45,9 +54,10 @@ def open_pairs(
         data: What the recipe says about data.
         ids: A unique name per sample.
         images: Image files.
-        masks: Mask files.
+        masks: Masks.
         fields_of_view: Field-of-view files.
         mask_values: The data set's own mapping, used when the recipe names none.
+        reference_cdrs: The annotators' vertical cup-to-disc ratios.
 
     Raises:
         DataError: Sizes differ or mask values have no class.
@@ -62,7 +72,16 @@ def open_pairs(
     )
     views = None if fields_of_view is None else tuple(fields_of_view)
     values = tuple(summary.values for summary in summaries)
-    return PairedFiles(tuple(ids), tuple(images), tuple(masks), mapping, views, data.intensity_window, values)
+    return PairedFiles(
+        ids=tuple(ids),
+        images=tuple(images),
+        masks=tuple(masks),
+        mapping=mapping,
+        fields_of_view=views,
+        intensity_window=data.intensity_window,
+        values=values,
+        reference_cdrs=None if reference_cdrs is None else tuple(reference_cdrs),
+    )
 
 
 def _part_folder(root: Path, part: Literal["train", "test"]) -> Path:

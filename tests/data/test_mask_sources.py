@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from etnet.data.mask_sources import MaskFile, SoftMapMask, UnionMask
+from etnet.errors import DataError
+from helpers.datasets import save
+
+
+def soft_maps(folder, disc: np.ndarray, cup: np.ndarray, *, min_annotators: int = 3) -> SoftMapMask:
+    """Maps of how many of four annotators agree, with the values of Drishti-GS."""
+    values = np.array([0, 64, 128, 191, 255], np.uint8)
+    return SoftMapMask(save(folder / "d.png", values[disc]), save(folder / "c.png", values[cup]), min_annotators)
+
+
+def nested(size: int = 5) -> np.ndarray:
+    """Annotators 0 .. 4 in columns."""
+    return np.tile(np.arange(5), (size, 1))
+
+
+@pytest.mark.parametrize("min_annotators", [1, 2, 3, 4])
+def test_a_pixel_belongs_to_a_structure_from_the_given_number_of_annotators_on(tmp_path, min_annotators):
+    disc, cup = nested(), np.where(np.arange(5)[:, None] < 2, nested(), 0)
+    mask = soft_maps(tmp_path, disc, cup, min_annotators=min_annotators).read()
+    assert np.array_equal(mask, (disc >= min_annotators).astype(int) + (cup >= min_annotators))
+
+
+@pytest.mark.parametrize(("empty", "name"), [("disc", "d.png"), ("cup", "c.png")])
+def test_an_empty_structure_is_refused_by_file(tmp_path, empty, name):
+    maps = {"disc": nested(), "cup": nested()}
+    maps[empty] = np.minimum(maps[empty], 2)
+    with pytest.raises(DataError, match=rf"{name}: 3 of 4 annotators agree on no pixel of the {empty}"):
+        soft_maps(tmp_path, **maps).read()
+
+
+def test_a_cup_outside_its_disc_is_refused_by_file(tmp_path):
+    disc = np.zeros((10, 10), int)
+    disc[:, :5] = 4
+    with pytest.raises(DataError, match=r"c\.png: 100% of the cup lie outside the disc of d\.png"):
+        soft_maps(tmp_path, disc, 4 - disc).read()
+
+
+def test_a_stray_pixel_of_the_cup_is_no_cup(tmp_path):
+    disc = np.full((20, 20), 4)
+    disc[0, 0] = 0
+    mask = soft_maps(tmp_path, disc, np.full((20, 20), 4)).read()
+    assert mask[0, 0] == 0
+    assert (mask.ravel()[1:] == 2).all()
+
+
+def test_maps_of_different_sizes_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"c\.png: the mask is 5x4 pixels; expected 5x5 as in d\.png"):
+        soft_maps(tmp_path, nested(5), nested(4)).read()
+
+
+def test_left_and_right_are_joined(tmp_path):
+    left, right = np.zeros((4, 6), np.uint8), np.zeros((4, 6), np.uint8)
+    left[:, :2], right[:, 4:] = 255, 255
+    mask = UnionMask((save(tmp_path / "l.png", left), save(tmp_path / "r.png", right)))
+    assert np.array_equal(mask.read(), (left | right) // 255)
+    assert mask.files == (tmp_path / "l.png", tmp_path / "r.png")
+
+
+def test_smoothed_borders_are_cut_at_half(tmp_path):
+    mask = UnionMask((save(tmp_path / "m.png", np.array([[0, 127, 128, 255]], np.uint8)),))
+    assert mask.read().tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("stored", [np.array([[0, 1]], np.uint8), np.array([[False, True]])])
+def test_masks_of_zero_and_one_are_understood(tmp_path, stored):
+    assert UnionMask((save(tmp_path / "m.png", stored),)).read().tolist() == [[0, 1]]
+
+
+def test_one_file_gives_its_own_values(tmp_path):
+    assert MaskFile(save(tmp_path / "m.png", np.array([[3, 200]], np.uint8))).read().tolist() == [[3, 200]]
