@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from etnet.config.schema import Recipe
 from etnet.data.datasets import open_dataset
 from etnet.data.io import read_mask_values, write_png
+from etnet.data.roi import mask_center, window_around
 from etnet.errors import DataError
 from etnet.output import disk_faults
 from etnet.reproduce.job import pictured
@@ -102,7 +103,12 @@ def _method_tiles(cell: CellResult, samples: Sequence[Sample]) -> list[_Tile]:
 
 def _region(sample: Sample, plane: UInt8Array, recipe: Recipe) -> UInt8Array:
     """What is segmented of an image or mask: all of it, or the square around the true centre."""
-    return plane
+    if recipe.data.roi is None:
+        return plane
+    center = mask_center(sample.mask, ignore_index=recipe.data.ignore_index)
+    if center is None:
+        return plane
+    return plane[window_around(center, plane.shape, recipe.data.roi).visible(plane.shape)]
 
 
 def _drawn(sample: Sample, labels: UInt8Array, recipe: Recipe) -> UInt8Array:

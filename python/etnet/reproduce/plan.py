@@ -259,7 +259,7 @@ def _identity(*parts: PairedFiles) -> str:
         digest.update(b"part")
         for name, image, mask in zip(part.ids, part.images, part.masks, strict=True):
             digest.update(f"\n{name}\n".encode())
-            digest.update("".join(file_sha256(path) for path in (image, mask)).encode())
+            digest.update("".join(file_sha256(path) for path in (image, *mask.files)).encode())
     return digest.hexdigest()
 
 

@@ -85,7 +85,7 @@ def work_off(plan: Plan, *, display: Display, executor: Executor | None = None) 
                 continue
             if finished:
                 progress.finished.append(run)
-            if stop or not finished:
+            if stop:
                 break
         progress.signal_number = stop.signal_number
     return progress
@@ -135,10 +135,12 @@ def run_in_child(job: Job, observer: Observer, stop: StopRequest) -> bool:
         end = _follow(process, observer, stop)
     if end is not None and end["event"] == "failed":
         raise EnvironmentFault(str(end["error"]))
-    if end is not None:
-        return bool(end["finished"])
+    if end is not None and end["finished"]:
+        return True
     if stop:
         return False
+    if end is not None:
+        raise EnvironmentFault(f"{job.folder}: the training process was told to stop by another one; start again")
     raise EnvironmentFault(_how_it_died(process.returncode, log))
 
 

@@ -1,4 +1,4 @@
-"""A cell's figures in percent from the counts of its runs: mean and spread over seeds, bootstrap interval over images."""
+"""A cell's figures in percent from the counts of its runs: mean, spread over seeds, interval over images."""
 
 from __future__ import annotations
 

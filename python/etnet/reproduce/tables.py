@@ -1,4 +1,4 @@
-"""The paper's Tables 1 to 3 as data: methods, data sets, metrics and the published numbers in percent (paper Sec. 3)."""
+"""The paper's Tables 1 to 3 as data: methods, data sets, metrics and published numbers (paper Sec. 3)."""
 
 from __future__ import annotations
 

@@ -75,15 +75,19 @@ def _train(job: Job, observer: Observer) -> TrainingResult:
     )
 
 
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
 def _facts(job: Job, result: TrainingResult) -> dict[str, object]:
-    device = resolve_device(job.device)
     return {
         "etnet_version": __version__,
         "iterations": result.iterations,
         "epochs": job.recipe.training.epochs,
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{torch.get_num_threads()} CPU threads",
+        "device": _device_name(resolve_device(job.device)),
         "model": job.recipe.model.name,
         "encoder": job.recipe.model.encoder,
         "encoder_weights": job.recipe.model.encoder_weights,
