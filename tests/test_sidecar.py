@@ -106,3 +106,9 @@ def test_text_that_is_no_description_is_one_sentence(text):
 def test_another_format_names_the_version_that_wrote_it():
     with pytest.raises(ModelFileError, match=r"format 2 of etnet 0\.1\.0; this etnet reads format 1"):
         decode_sidecar(replace(SIDECAR, format=2).to_json(), origin="here")
+
+
+def test_a_later_format_with_other_fields_is_not_called_damaged():
+    text = json.dumps({"format": 2, "stages": [], "source": {"etnet_version": "3.0"}})
+    with pytest.raises(ModelFileError, match=r"model\.onnx: format 2 of etnet 3\.0; this etnet reads format 1"):
+        decode_sidecar(text, origin="model.onnx")

@@ -9,6 +9,7 @@ SHA-256. Reading needs neither torch nor any runtime.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -183,6 +184,13 @@ def decode_sidecar(text: str | bytes, *, origin: str) -> Sidecar:
     Raises:
         ModelFileError: The text is damaged or of another format version.
     """
+    # Before the fields are looked at: those of another format are no damage.
+    written_as, by = _format_of(text)
+    if written_as != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{origin}: format {written_as} of etnet {by}; this etnet reads format {FORMAT_VERSION}, export the model "
+            "again"
+        )
     try:
         sidecar = _ADAPTER.validate_json(text)
     except ValidationError as error:
@@ -191,17 +199,23 @@ def decode_sidecar(text: str | bytes, *, origin: str) -> Sidecar:
         raise ModelFileError(
             f"{origin}: the description of the model is damaged ({place}: {first['msg']}); export the model again"
         ) from None
-    if sidecar.format != FORMAT_VERSION:
-        raise ModelFileError(
-            f"{origin}: format {sidecar.format} of etnet {sidecar.source.etnet_version}; this etnet reads format "
-            f"{FORMAT_VERSION}, export the model again"
-        )
     contradiction = _contradiction(sidecar)
     if contradiction:
         raise ModelFileError(
             f"{origin}: the description of the model is damaged ({contradiction}); export the model again"
         )
     return sidecar
+
+
+def _format_of(text: str | bytes) -> tuple[object, str]:
+    """Format version, and version of etnet, that a description names; this format where it names none."""
+    try:
+        content = json.loads(text)
+        return content.get("format", FORMAT_VERSION), content.get("source", {}).get(
+            "etnet_version", "of unknown version"
+        )
+    except (ValueError, AttributeError):
+        return FORMAT_VERSION, ""
 
 
 def _contradiction(sidecar: Sidecar) -> str:

@@ -301,7 +301,7 @@ def test_a_run_begins_with_its_numbers_of_images(discs: Path, tmp_path: Path) ->
     listener = Listener()
     tiny_run(tiny_recipe("training.epochs=1"), discs, tmp_path / "run", observer=listener)
     assert listener.messages[:2] == [
-        f"Training test_resnet on cpu into {tmp_path / 'run'}",
+        f"Training etnet with test_resnet on cpu into {tmp_path / 'run'}",
         "6 training images, 2 held out",
     ]
     assert not [text for text in listener.messages if text.startswith("Warning")]

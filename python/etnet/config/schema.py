@@ -7,10 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from etnet.config.networks import NETWORKS, NetworkTraits, unknown_network
 from etnet.types import Contract, RegionOfInterest
 
 SIZE_MULTIPLE = 16
-"""Input heights and widths must be multiples of this: the encoder's output stride (paper Sec. 2.3)."""
+"""Input heights and widths must be multiples of this: the encoder's output stride (paper Sec. 2.3).
+
+Some of the networks that ET-Net is compared with need multiples of more, see `NETWORKS`.
+"""
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -142,7 +146,9 @@ class AugmentationSection(Section):
 class ModelSection(Section):
     """The network (paper Sec. 2); `use_egm` and `use_wam` give the rows of Table 3.
 
-    `name` is `etnet` or one of the networks that it is compared with (`etnet.models.MODELS`).
+    `name` is `etnet` or one of the networks that it is compared with (`etnet.models.MODELS`). `decoder_channels` is read
+    by `etnet` and `multi_task`, `edge_channels` by `etnet`, `encoder` and `encoder_weights` by all but `mnet`; the others
+    ignore them, so that one recipe trains every network. `polar` shows M-Net its region of interest in polar coordinates.
     """
 
     name: str = "etnet"
@@ -152,6 +158,29 @@ class ModelSection(Section):
     edge_channels: Annotated[int, Field(ge=8)] = 64
     use_egm: bool = True
     use_wam: bool = True
+    polar: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_known(cls, value: str) -> str:
+        if value not in NETWORKS:
+            raise ValueError(unknown_network(value))
+        return value
+
+    @model_validator(mode="after")
+    def _switches_belong_to_the_network(self) -> ModelSection:
+        for key, default, owner in (("use_egm", True, "etnet"), ("use_wam", True, "etnet"), ("polar", False, "mnet")):
+            value = getattr(self, key)
+            if value != default and self.name != owner:
+                raise ValueError(
+                    f"{key}={str(value).lower()} is for name={owner}, but name is {self.name}; leave it out"
+                )
+        return self
+
+    @property
+    def traits(self) -> NetworkTraits:
+        """What the network needs of sizes, batches and packages."""
+        return NETWORKS[self.name]
 
 
 class LossSection(Section):
@@ -213,6 +242,28 @@ class Recipe(Section):
             raise ValueError(f"loss.classes {list(self.loss.classes)} names a class outside 0..{count - 1}")
         return self
 
+    @model_validator(mode="after")
+    def _network_fits(self) -> Recipe:
+        name, traits, data = self.model.name, self.model.traits, self.data
+        sizes = {"data.crop_size": data.crop_size} if data.roi is None else {"data.roi.size": data.roi.size}
+        for key, size in sizes.items():
+            if size % traits.size_multiple:
+                larger = (size // traits.size_multiple + 1) * traits.size_multiple
+                raise ValueError(
+                    f"{key} is {size}; {name} needs a multiple of {traits.size_multiple}, for instance {larger}"
+                )
+        if self.training.batch_size < traits.smallest_batch:
+            raise ValueError(
+                f"training.batch_size is {self.training.batch_size}; {name} needs at least {traits.smallest_batch}, "
+                "because it normalises maps of one pixel over the batch"
+            )
+        if self.model.polar and data.roi is None:
+            raise ValueError(
+                "model.polar is true, but data.roi is not set; the polar transform needs a region of interest around "
+                "the structure"
+            )
+        return self
+
     def contract(self) -> Contract:
         """What a program needs to use weights trained by this recipe."""
         data = self.data
@@ -222,7 +273,7 @@ class Recipe(Section):
             class_colors=colors,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            size_multiple=SIZE_MULTIPLE,
+            size_multiple=self.model.traits.size_multiple,
             image_size=data.image_size,
             intensity_window=data.intensity_window,
             class_groups=tuple(

@@ -30,6 +30,7 @@ HIDDEN_EXTRAS = {"dev"}
 PURPOSES = {
     BASE: "needed by every command",
     "train": "etnet train, and prediction with PyTorch",
+    "baselines": "networks to compare with (model.name=unet and others)",
     "tensorboard": "training curves in TensorBoard",
     "openvino": "exported networks on Intel and AMD processors",
     "tensorrt": "engines for the NVIDIA GPU of this machine",

@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from etnet.inference.backends import NOT_FINITE
 
 if TYPE_CHECKING:
-    from etnet.models import ETNet
+    from etnet.models import SegmentationNetwork
     from etnet.types import Contract
 
 
@@ -28,14 +28,14 @@ class ContractNetwork(nn.Module):
     """Normalisation, network and what is made of its logits.
 
     Args:
-        network: ET-Net in evaluation mode; its parameters say in which precision it computes.
+        network: In evaluation mode; its parameters say in which precision it computes.
         contract: Mean and standard deviation, and the number of classes.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: ETNet, contract: Contract) -> None:
+    def __init__(self, network: SegmentationNetwork, contract: Contract) -> None:
         super().__init__()
         self.network = network
         self.dtype = next(network.parameters()).dtype
@@ -45,9 +45,7 @@ class ContractNetwork(nn.Module):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs in their order."""
-        return (
-            ("labels", "probabilities") if self.network.edge_guidance is None else ("labels", "edges", "probabilities")
-        )
+        return ("labels", "edges", "probabilities") if self.network.has_edges else ("labels", "probabilities")
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Segment a batch.
@@ -57,7 +55,7 @@ class ContractNetwork(nn.Module):
 
         Returns:
             `labels` uint8 [N, H, W], 255 where logits (also those of the edges) are not finite; `edges` uint8
-            [N, H, W], the probability of a boundary times 255, where there is edge guidance; `probabilities` float32
+            [N, H, W], the probability of a boundary times 255, where the network predicts edges; `probabilities` float32
             [N, C, H, W].
         """
         normalised = (image.float().permute(0, 3, 1, 2) - self.mean) / self.std

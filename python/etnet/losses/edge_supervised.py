@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from etnet.errors import UsageError
@@ -21,12 +22,15 @@ class SegmentationOutput(Protocol):
     Attributes:
         seg_logits: Class scores [N, C, H, W].
         edge_logits: Scores of no edge and edge [N, 2, H, W]; None for a network without edge guidance.
+        side_logits: Class scores of earlier layers, each [N, C, H, W]; empty for most networks.
     """
 
     @property
     def seg_logits(self) -> Tensor: ...  # noqa: D102
     @property
     def edge_logits(self) -> Tensor | None: ...  # noqa: D102
+    @property
+    def side_logits(self) -> Sequence[Tensor]: ...  # noqa: D102
 
 
 class LossTerms(NamedTuple):
@@ -34,7 +38,7 @@ class LossTerms(NamedTuple):
 
     Attributes:
         total: What is minimised.
-        seg: Lovasz-Softmax of the regions.
+        seg: Lovasz-Softmax of the regions; the mean over all outputs for a network with side outputs.
         edge: Lovasz-Softmax of the edges; 0 for a network without edge guidance.
     """
 
@@ -45,6 +49,9 @@ class LossTerms(NamedTuple):
 
 class EdgeSupervisedLoss(nn.Module):
     """total = alpha * seg + (1 - alpha) * edge (paper Sec. 2.2); without edge logits, total = seg.
+
+    seg is the Lovasz-Softmax of the class scores. Where a network has side outputs (M-Net), it is the mean over the class
+    scores and each of the side outputs, all with equal weight, so that `alpha` keeps its meaning.
 
     Args:
         alpha: Share of the regions, 0..1; the paper's value is 0.3.
@@ -77,14 +84,16 @@ class EdgeSupervisedLoss(nn.Module):
         """Loss of a network's output.
 
         Args:
-            output: Class scores [N, C, H, W] and edge scores [N, 2, H, W] or None.
+            output: Class scores [N, C, H, W], edge scores [N, 2, H, W] or None, and side outputs [N, C, H, W].
             masks: Class indices [N, H, W], integer.
             edges: 1 on boundary bands, 0 elsewhere, [N, H, W], integer.
 
         Returns:
             The total and its two terms, scalars.
         """
-        seg = self.seg_loss(output.seg_logits, masks)
+        seg: Tensor = self.seg_loss(output.seg_logits, masks)
+        if output.side_logits:
+            seg = torch.stack([seg, *(self.seg_loss(logits, masks) for logits in output.side_logits)]).mean()
         if output.edge_logits is None:
             return LossTerms(seg, seg, seg.new_zeros(()))
         edge = self.edge_loss(output.edge_logits, edges)

@@ -40,6 +40,7 @@ class Encoder(nn.Module):
         name: As given.
         channels: Channels of E1 to E4.
         features: The timm backbone.
+        options: How timm was asked for it.
 
     Raises:
         UsageError: timm has no such model, or it does not give four maps of strides 4, 8, 16, 16.
@@ -48,6 +49,7 @@ class Encoder(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
+        self.options = BACKBONE_OPTIONS
         self.features = create_backbone(name)
         self.channels: tuple[int, ...] = tuple(feature_info(self.features).channels())
 
@@ -76,18 +78,31 @@ def create_backbone(name: str) -> nn.Module:
     Raises:
         UsageError: See `Encoder`.
     """
-    if not timm.is_model(name) or ("." in name and not timm.is_model_pretrained(name)):
-        raise UsageError(_unknown_encoder(name))
+    check_name(name)
     try:
         backbone: nn.Module = timm.create_model(name, pretrained=False, **BACKBONE_OPTIONS)
     except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
         # The ways in which timm says that a family knows no feature maps or no output stride.
-        detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise UsageError(f"{_unfit(name)} ({detail}).") from error
+        raise UsageError(f"{_unfit(name)} ({described(error)}).") from error
     strides = tuple(feature_info(backbone).reduction())
     if strides != STAGE_STRIDES:
         raise UsageError(f"{_unfit(name)}: it gives maps of strides {list(strides)}.")
     return backbone
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        UsageError: Proposes names that are near.
+    """
+    if not timm.is_model(name) or ("." in name and not timm.is_model_pretrained(name)):
+        raise UsageError(_unknown_encoder(name))
+
+
+def described(error: BaseException) -> str:
+    """Kind of an error and what it says."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def feature_info(backbone: nn.Module) -> FeatureInfo:

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 import torch
 from torch import Tensor, nn
 
-from etnet.errors import UsageError
 from etnet.models.blocks import DBlock, initialize_blocks, initialize_classifier, upsample
 from etnet.models.edge_guidance import EdgeGuidanceModule
 from etnet.models.encoder import OUTPUT_STRIDE, STAGE_STRIDES, Encoder
+from etnet.models.network import ETNetOutput, SegmentationNetwork
 from etnet.models.weighted_aggregation import WeightedAggregationModule
 
-if TYPE_CHECKING:
-    from etnet.config.schema import ModelSection
 
-
-class ETNetOutput(NamedTuple):
-    """What the network computes for a batch of images.
-
-    Attributes:
-        seg_logits: Class scores before softmax [N, C, H, W], float.
-        edge_logits: Interior and boundary scores before softmax [N, 2, H, W], float; None without edge guidance.
-    """
-
-    seg_logits: Tensor
-    edge_logits: Tensor | None
-
-
-class ETNet(nn.Module):
+class ETNet(SegmentationNetwork):
     """The edge-attention guidance network (paper Sec. 2, Fig. 1).
 
     E1..E4 (strides 4, 8, 16, 16) are decoded by three cascaded D-Blocks: (E4, E3) -> D1, (D1, E2) -> D2,
@@ -60,6 +43,8 @@ class ETNet(nn.Module):
         ((1, 2, 64, 96), (1, 2, 64, 96))
     """
 
+    encoder: Encoder
+
     def __init__(
         self,
         num_classes: int,
@@ -70,8 +55,7 @@ class ETNet(nn.Module):
         use_egm: bool = True,
         use_wam: bool = True,
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
+        super().__init__(num_classes, has_edges=use_egm, size_multiple=OUTPUT_STRIDE)
         self.encoder = Encoder(encoder)
         e1, e2, e3, e4 = self.encoder.channels
         s1, s2, s3, s4 = STAGE_STRIDES
@@ -101,55 +85,23 @@ class ETNet(nn.Module):
             UsageError: The batch has another shape or dtype; the message names the size to pad to.
         """
         if not torch.compiler.is_exporting():
-            check_images(image)
+            self.check_images(image)
+        fused, edge_logits = self.features(image)
+        return ETNetOutput(upsample(self.classifier(fused), STAGE_STRIDES[0]), edge_logits)
+
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the classifier reads, and the edges.
+
+        Args:
+            image: As for `forward`.
+
+        Returns:
+            Features [N, decoder_channels, H / 4, W / 4] and edge logits [N, 2, H, W], None without edge guidance.
+        """
         e1, e2, e3, e4 = self.encoder(image)
         d1 = self.d_block1(e4, e3)
         d2 = self.d_block2(d1, e2)
         d3 = self.d_block3(d2, e1)
         guidance, edge_logits = (None, None) if self.edge_guidance is None else self.edge_guidance(e1, e2)
-        fused = self.weighted_aggregation((d1, d2, d3), guidance)
-        seg_logits = upsample(self.classifier(fused), STAGE_STRIDES[0])
-        return ETNetOutput(seg_logits, edge_logits)
-
-
-def build_model(section: ModelSection, num_classes: int) -> ETNet:
-    """Make the network of a recipe with random weights; see `load_encoder_weights` for `encoder_weights`.
-
-    Args:
-        section: `model` part of a recipe.
-        num_classes: Classes, background included.
-
-    Returns:
-        The network in training mode on the CPU.
-    """
-    return ETNet(
-        num_classes,
-        encoder=section.encoder,
-        decoder_channels=section.decoder_channels,
-        edge_channels=section.edge_channels,
-        use_egm=section.use_egm,
-        use_wam=section.use_wam,
-    )
-
-
-def check_images(image: Tensor) -> None:
-    """Refuse a batch that the network cannot take.
-
-    Args:
-        image: Candidate for [N, 3, H, W], float, H and W positive multiples of 16.
-
-    Raises:
-        UsageError: Says what the batch is and, where the size is wrong, to which size to pad.
-    """
-    if image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
-        raise UsageError(
-            f"ETNet got images of shape {list(image.shape)} and {image.dtype}; "
-            "expected normalised floating point [N, 3, H, W]."
-        )
-    height, width = image.shape[2], image.shape[3]
-    if height < 1 or width < 1 or height % OUTPUT_STRIDE or width % OUTPUT_STRIDE:
-        padded = [max(OUTPUT_STRIDE, -(-side // OUTPUT_STRIDE) * OUTPUT_STRIDE) for side in (height, width)]
-        raise UsageError(
-            f"ETNet got images of {height}x{width} pixels (height x width); expected multiples of {OUTPUT_STRIDE}: "
-            f"pad them to {padded[0]}x{padded[1]}."
-        )
+        fused: Tensor = self.weighted_aggregation((d1, d2, d3), guidance)
+        return fused, edge_logits

@@ -19,17 +19,16 @@ from torch import Tensor
 from etnet.config.schema import encoder_weights_path
 from etnet.errors import EnvironmentFault, ModelFileError, UsageError
 from etnet.manifest import TRAINING_PREFIX, read_weights_info
-from etnet.models.encoder import BACKBONE_OPTIONS, Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from etnet.models.etnet import ETNet
+    from etnet.models.network import Backbone, SegmentationNetwork
 
 NESTED_KEYS = ("state_dict", "model", "model_state_dict")
 """Where training programs put the weights inside a checkpoint."""
 
-PREFIXES = ("module.", "_orig_mod.", "model.", "encoder.features.", "encoder.", "backbone.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "encoder.features.", "body.encoder.model.", "encoder.", "backbone.")
 """What wrappers put before the names of a backbone's tensors, outermost first."""
 
 COUNTER = "num_batches_tracked"
@@ -47,7 +46,7 @@ class EncoderWeightsReport:
         loaded: Tensors set from the source.
         missing: Tensors that the source lacks; they keep their random start.
         unexpected: Entries of the source that the encoder has no place for, such as the classification head.
-        note: A warning about the weights, or nothing.
+        note: A warning about the weights, or nothing; of a network without an encoder, that it has none.
     """
 
     source: str
@@ -59,17 +58,23 @@ class EncoderWeightsReport:
     def summary(self) -> str:
         """What was loaded and what did not match, in one or two lines."""
         if not self.loaded:
-            return "Encoder starts from random weights."
+            return self.note or "Encoder starts from random weights."
         lines = f"Encoder starts from {self.source}: {len(self.loaded)} tensors loaded"
         lines += f", {_named(self.missing, 'missing and left random')}, {_named(self.unexpected, 'not used')}."
         return f"{lines}\n{self.note}" if self.note else lines
 
 
-def load_encoder_weights(model: ETNet, source: str) -> EncoderWeightsReport:
+NO_ENCODER = EncoderWeightsReport(
+    "none", note="The network has no encoder: it starts from random weights, whatever model.encoder_weights says."
+)
+
+
+def load_encoder_weights(model: SegmentationNetwork, source: str) -> EncoderWeightsReport:
     """Set the encoder's weights before training.
 
     Args:
-        model: Network whose encoder is changed in place; on an error it is left as it was.
+        model: Network whose encoder is changed in place; on an error it is left as it was. One without an encoder is
+            not changed.
         source: `none` (keep the random start), `imagenet` (timm's published weights for the encoder's name, from the
             local cache or the network) or a file: `.safetensors`, or any other suffix for what `torch.save` wrote,
             read without unpickling code.
@@ -82,6 +87,8 @@ def load_encoder_weights(model: ETNet, source: str) -> EncoderWeightsReport:
         EnvironmentFault: `imagenet` without a network and without a cached copy.
         UsageError: `imagenet` for an encoder without published weights.
     """
+    if model.encoder is None:
+        return NO_ENCODER
     if source == "none":
         return EncoderWeightsReport(source)
     path = encoder_weights_path(source)
@@ -131,7 +138,7 @@ def _reading_failed(error: Exception) -> str:
     )
 
 
-def _load_from_file(encoder: Encoder, path: Path) -> EncoderWeightsReport:
+def _load_from_file(encoder: Backbone, path: Path) -> EncoderWeightsReport:
     wanted = encoder.features.state_dict()
     offered = _in_encoder_names(read_tensors(path), wanted)
     matching = {name: value for name, value in offered.items() if name in wanted and isinstance(value, Tensor)}
@@ -145,7 +152,7 @@ def _load_from_file(encoder: Encoder, path: Path) -> EncoderWeightsReport:
     )
 
 
-def _check_fit(encoder: Encoder, matching: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+def _check_fit(encoder: Backbone, matching: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
     own = [name for name in wanted if not name.endswith(COUNTER)]
     found = sum(name in matching for name in own)
     if 2 * found < len(own):
@@ -172,7 +179,7 @@ def _in_encoder_names(content: Mapping[str, Any], wanted: Mapping[str, Tensor]) 
     return {flattened[name] if flattened[name] in wanted else name: value for name, value in names.items()}
 
 
-def _load_published(encoder: Encoder) -> EncoderWeightsReport:
+def _load_published(encoder: Backbone) -> EncoderWeightsReport:
     published = timm.get_pretrained_cfg(encoder.name)
     if published is None or not published.has_weights:
         raise UsageError(
@@ -183,7 +190,7 @@ def _load_published(encoder: Encoder) -> EncoderWeightsReport:
     if published.hf_hub_id and not _is_cached(published.hf_hub_id) and not _hub_answers():
         raise _no_network(tagged, "the Hugging Face hub does not answer")
     try:
-        pretrained = timm.create_model(encoder.name, pretrained=True, **BACKBONE_OPTIONS)
+        pretrained = timm.create_model(encoder.name, pretrained=True, **encoder.options)
     except Exception as error:
         # The hub client raises errors of whichever HTTP library it uses; all mean that the weights did not arrive.
         raise _no_network(tagged, f"{_described(error)}") from error
@@ -248,7 +255,7 @@ def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__
 
 
-def load_network(path: Path) -> ETNet:
+def load_network(path: Path) -> SegmentationNetwork:
     """Rebuild the network of a weights file written by `etnet train`.
 
     Args:
@@ -259,8 +266,9 @@ def load_network(path: Path) -> ETNet:
 
     Raises:
         ModelFileError: The file is missing, damaged, or was not written by etnet.
+        EnvironmentFault: The package that the network comes from is not installed.
     """
-    from etnet.models.etnet import build_model
+    from etnet.models.registry import build_model
 
     info = read_weights_info(path)
     network = build_model(info.recipe.model, info.contract.num_classes)

@@ -48,7 +48,7 @@ class Stepper:
     """Everything that one optimizer step touches: network, loss, optimizer, number format.
 
     Args:
-        network: ETNet on its device.
+        network: A network of `etnet.models` on its device.
         recipe: Its loss, optimizer and training sections are used.
         optimizer: Made over the network's parameters.
         device: Where the network lives.

@@ -184,7 +184,9 @@ class _Run:
         write_png(self.run / "training_samples.png", training_preview(self.training_set, self.recipe))
 
     def _what_is_trained(self) -> Iterator[str]:
-        yield f"Training {self.recipe.model.encoder} on {self.device} into {self.run}"
+        model = self.recipe.model
+        what = f"{model.name} with {model.encoder}" if model.traits.has_encoder else model.name
+        yield f"Training {what} on {self.device} into {self.run}"
         count = len(self.training_set)
         yield f"{count} training {'image' if count == 1 else 'images'}, {len(self.validation_set)} held out"
         names = self.recipe.data.class_names

@@ -12,7 +12,7 @@ from etnet.data.dataset import SegmentationDataset
 from etnet.inference.backends.torch_backend import TorchBackend
 from etnet.inference.predictor import Predictor
 from etnet.metrics.overlap import OverlapScores, confusion_matrix
-from etnet.models import ETNet
+from etnet.models import SegmentationNetwork
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ValidationScores:
         return {key: float(value) for key, value in row.items() if not math.isnan(value)}
 
 
-def validate(network: ETNet, dataset: SegmentationDataset, *, recipe: Recipe) -> ValidationScores:
+def validate(network: SegmentationNetwork, dataset: SegmentationDataset, *, recipe: Recipe) -> ValidationScores:
     """Predict in float32, as users do, and score every image of a data set; the network is left in training mode.
 
     Args:

@@ -73,7 +73,7 @@ class OpenVinoBackend:
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """The only (height, width) that the file takes; None for any multiple of 16."""
+        """The only (height, width) that the file takes; None for any multiple of the contract's `size_multiple`."""
         return self.sidecar.input.size
 
     @property

@@ -20,7 +20,7 @@ from etnet.types import Contract, UInt8Array
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from etnet.models.etnet import ETNet, ETNetOutput
+    from etnet.models import ETNetOutput, SegmentationNetwork
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -63,11 +63,11 @@ def _check_cuda(index: int) -> None:
 
 
 class TorchBackend:
-    """Runs an `ETNet` in evaluation mode."""
+    """Runs a network of `etnet.models` in evaluation mode."""
 
     def __init__(
         self,
-        network: ETNet,
+        network: SegmentationNetwork,
         contract: Contract,
         *,
         device: str = "auto",
@@ -129,7 +129,7 @@ class TorchBackend:
 
     @property
     def input_size(self) -> None:
-        """Any multiple of 16."""
+        """Any multiple of the contract's `size_multiple`."""
         return None
 
     @property
