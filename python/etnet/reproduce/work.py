@@ -83,14 +83,15 @@ def _device_name(device: torch.device) -> str:
 
 
 def _facts(job: Job, result: TrainingResult) -> dict[str, object]:
+    model = job.recipe.model
     return {
         "etnet_version": __version__,
         "iterations": result.iterations,
         "epochs": job.recipe.training.epochs,
         "device": _device_name(resolve_device(job.device)),
-        "model": job.recipe.model.name,
-        "encoder": job.recipe.model.encoder,
-        "encoder_weights": job.recipe.model.encoder_weights,
+        "model": model.name,
+        "encoder": model.encoder if model.traits.has_encoder else "its own",
+        "encoder_weights": model.encoder_weights if model.traits.has_encoder else "none",
         "training_seconds": round(job.training_seconds(), 1),
     }
 
