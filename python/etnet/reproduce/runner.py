@@ -80,6 +80,7 @@ def work_off(plan: Plan, *, display: Display, executor: Executor | None = None) 
                     finished = (executor or run_in_child)(run.job, observer, stop)
             except EtnetError as error:
                 progress.failures[run.title] = str(error)
+                _make_folder(run.job)
                 write_json(run.job.failure_file, {"error": str(error)})
                 display.on_failure(run, str(error))
                 continue
@@ -128,8 +129,7 @@ def run_in_child(job: Job, observer: Observer, stop: StopRequest) -> bool:
     Raises:
         EnvironmentFault: The process failed or died; the sentence says how.
     """
-    with disk_faults(job.folder):
-        job.folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(job)
     log = job.folder / "worker.log"
     with log.open("w", encoding="utf-8") as errors, _started(job, errors) as process:
         end = _follow(process, observer, stop)
@@ -142,6 +142,11 @@ def run_in_child(job: Job, observer: Observer, stop: StopRequest) -> bool:
     if end is not None:
         raise EnvironmentFault(f"{job.folder}: the training process was told to stop by another one; start again")
     raise EnvironmentFault(_how_it_died(process.returncode, log))
+
+
+def _make_folder(job: Job) -> None:
+    with disk_faults(job.folder):
+        job.folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager

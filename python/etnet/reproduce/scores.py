@@ -68,11 +68,12 @@ def _figure(counts: FloatArray, structure: tuple[int, ...] | str) -> Figure:
     # The same draw for every seed: the interval is about which images were photographed, not about seeds.
     resampled = np.einsum("rn,sncd->rscd", drawn, counts, optimize=True)
     tail = 50 * (1 - LEVEL)
-    ends = np.nanpercentile(100 * _score(resampled, structure).mean(axis=1), [tail, 100 - tail])
+    scores = 100 * _score(resampled, structure).mean(axis=1)
+    scores = scores[~np.isnan(scores)]
     return Figure(
         mean=float(per_seed.mean()),
         deviation=float(per_seed.std(ddof=1)) if len(per_seed) > 1 else None,
-        interval=(float(ends[0]), float(ends[1])) if images > 1 else None,
+        interval=(float(ends[0]), float(ends[1])) if images > 1 and scores.size else None,
         image_mean=float(np.nanmean(each)) if not np.isnan(each).all() else math.nan,
     )
 
