@@ -163,7 +163,10 @@ def test_an_error_of_the_process_comes_back_as_its_sentence(data_root: Path, tmp
     ("program", "expected"),
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL, most likely for lack of memory"),
-        ("import sys; sys.stdin.readline(); raise SystemExit('no such luck')", r"code 1 \(no such luck\); see .*worker.log"),
+        (
+            "import sys; sys.stdin.readline(); raise SystemExit('no such luck')",
+            r"code 1 \(no such luck\); see .*worker.log",
+        ),
         ("raise SystemExit(3)", r"code 3 \(without a word\)"),
     ],
 )

@@ -67,15 +67,20 @@ def _figure(counts: FloatArray, structure: tuple[int, ...] | str) -> Figure:
     drawn = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
     # The same draw for every seed: the interval is about which images were photographed, not about seeds.
     resampled = np.einsum("rn,sncd->rscd", drawn, counts, optimize=True)
-    tail = 50 * (1 - LEVEL)
     scores = 100 * _score(resampled, structure).mean(axis=1)
-    scores = scores[~np.isnan(scores)]
     return Figure(
         mean=float(per_seed.mean()),
         deviation=float(per_seed.std(ddof=1)) if len(per_seed) > 1 else None,
-        interval=(float(ends[0]), float(ends[1])) if images > 1 and scores.size else None,
+        interval=_interval(scores[~np.isnan(scores)]) if images > 1 else None,
         image_mean=float(np.nanmean(each)) if not np.isnan(each).all() else math.nan,
     )
+
+
+def _interval(scores: FloatArray) -> tuple[float, float] | None:
+    if not scores.size:
+        return None
+    low, high = np.percentile(scores, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)
 
 
 def _members(scores: dict[str, Any], metric: Metric) -> tuple[int, ...] | str:
