@@ -2,57 +2,25 @@ from __future__ import annotations
 
 import csv
 import math
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from etnet.errors import DataError, ModelFileError
-from etnet.inference.evaluate import (
-    FIELD_OF_VIEW,
-    WHOLE_IMAGE,
-    EvaluationReport,
-    ImageCounts,
-    choose_extremes,
-    evaluate,
-    write_extremes,
-    write_per_image,
-)
+from etnet.inference.evaluate import evaluate, regions_of, write_per_image
 from etnet.inference.predictor import Predictor
-from etnet.types import Sample
+from etnet.metrics.clinical import clinical_measures
+from etnet.metrics.report import FIELD_OF_VIEW, WHOLE_IMAGE, EvaluationReport
+from etnet.metrics.surface import surface_scores
+from etnet.types import Prediction, Sample
 from helpers.backends import CLASS_NAMES, PixelBackend, contract, image_of, random_labels
+from helpers.samples import Samples, sample
 
 
-class Samples:
-    """A data set in memory."""
-
-    def __init__(self, *samples: Sample) -> None:
-        self._samples = samples
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(sample.id for sample in self._samples)
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def load(self, index: int) -> Sample:
-        return self._samples[index]
-
-    def image_path(self, index: int) -> Path:
-        return Path(self.ids[index])
-
-
-def sample(name: str, predicted, target, field_of_view=None) -> Sample:
-    predicted, target = np.array(predicted, np.uint8), np.array(target, np.uint8)
-    inside = None if field_of_view is None else np.array(field_of_view, np.bool_)
-    return Sample(name, image_of(predicted), target, inside)
-
-
-def report_of(*samples: Sample, ignore_index: int | None = None) -> EvaluationReport:
+def report_of(*samples: Sample, **options) -> EvaluationReport:
     predictor = Predictor(PixelBackend(), contract())
-    return evaluate(predictor, Samples(*samples), class_names=CLASS_NAMES, ignore_index=ignore_index)
+    return evaluate(predictor, Samples(*samples), class_names=CLASS_NAMES, **options)
 
 
 def test_pooled_scores_count_pixels_and_mean_scores_count_images():
@@ -144,35 +112,6 @@ def test_images_are_ranked_by_mean_foreground_dice_and_empty_ones_are_not():
     assert [image.id for image in report.worst_to_best()] == ["bad", "half", "good"]
 
 
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [
-        (0, ""),
-        (1, "worst_1:0"),
-        (2, "worst_1:0 best_1:1"),
-        (3, "worst_1:0 worst_2:1 best_1:2"),
-        (8, "worst_1:0 worst_2:1 worst_3:2 best_1:7 best_2:6 best_3:5"),
-    ],
-)
-def test_the_extremes_never_show_an_image_twice(count, expected):
-    ranked = [ImageCounts(str(index), {}, 0.0) for index in range(count)]
-    assert " ".join(f"{label}:{image.id}" for label, image in choose_extremes(ranked)) == expected
-
-
-def test_pictures_of_the_extremes_are_written(tmp_path):
-    samples = [
-        sample("good", random_labels(8, 8), random_labels(8, 8)),
-        sample("bad", random_labels(8, 8), random_labels(8, 8, seed=1)),
-    ]
-    predictor = Predictor(PixelBackend(), contract())
-    report = report_of(*samples)
-    pictures = write_extremes(report, predictor, Samples(*samples), tmp_path / "overlays")
-    assert [path.name for path in pictures] == ["worst_1_bad.png", "best_1_good.png"]
-    for path in pictures:
-        with Image.open(path) as picture:
-            assert picture.mode == "RGB"
-
-
 def test_the_report_agrees_with_counts_made_by_hand():
     generator = np.random.default_rng(0)
     pairs = [generator.integers(0, 3, (2, 9, 11), dtype=np.uint8) for _ in range(3)]
@@ -183,3 +122,144 @@ def test_the_report_agrees_with_counts_made_by_hand():
         both = np.sum((predicted == index) & (target == index))
         either = np.sum((predicted == index) | (target == index))
         assert math.isclose(scores.iou[index], both / either)
+
+
+FUNDUS = (("fundus", (1, 2)),)
+
+
+def rectangles(*, shift: int = 0) -> np.ndarray:
+    """A class 1 that surrounds a class 2, moved to the right."""
+    labels = np.zeros((40, 40), np.uint8)
+    labels[8:32, 6 + shift : 30 + shift] = 1
+    labels[14:26, 12 + shift : 24 + shift] = 2
+    return labels
+
+
+def test_groups_of_classes_are_scored_like_classes():
+    report = report_of(sample("a", [[1, 2, 0, 0]], [[2, 1, 1, 0]]), class_groups=FUNDUS)
+    region = report.regions[WHOLE_IMAGE]
+    assert region.pooled.dice[1] == 0.0
+    assert region.pooled.groups["fundus"]["dice"] == pytest.approx(2 * 2 / (2 + 3))
+    assert region.image_mean["groups"]["fundus"]["dice"] == pytest.approx(0.8)
+    assert region.pooled.mean_dice == 0.0
+
+
+def test_boundaries_of_classes_and_groups_are_scored_in_every_region():
+    view = np.zeros((40, 40), bool)
+    view[:, :20] = True
+    labels, target = rectangles(shift=3), rectangles()
+    report = report_of(sample("a", labels, target, view), class_groups=FUNDUS)
+    for region, where in ((WHOLE_IMAGE, None), (FIELD_OF_VIEW, view)):
+        boundary = report.regions[region].boundary
+        assert list(boundary) == ["vessel", "optic_disc", "fundus"]
+        expected = surface_scores(labels > 0, target > 0, where=where)
+        assert boundary["fundus"].scores["hd95_px"].mean == expected.hd95
+        assert boundary["fundus"].scores["surface_dice_2px"].mean == expected.surface_dice[1]
+
+
+def test_missed_and_invented_structures_are_counted_and_have_no_distance():
+    empty = np.zeros((40, 40), np.uint8)
+    report = report_of(
+        sample("found", rectangles(shift=1), rectangles()),
+        sample("missed", empty, rectangles()),
+        sample("invented", rectangles(), empty),
+        sample("absent", empty, empty),
+    )
+    boundary = report.regions[WHOLE_IMAGE].boundary["vessel"]
+    assert (boundary.missed, boundary.false_alarms, boundary.absent) == (1, 1, 1)
+    assert (boundary.scores["hd95_px"].images, boundary.scores["hd95_px"].left_out) == (1, 3)
+    agreement = boundary.scores["surface_dice_1px"]
+    assert (agreement.images, agreement.left_out) == (3, 1)
+    assert agreement.mean < 0.4
+
+
+def test_clinical_errors_follow_from_the_names_of_the_classes():
+    view = np.zeros((40, 40), bool)
+    view[10:, :] = True
+    labels, target = rectangles(shift=3), rectangles()
+    report = report_of(sample("a", labels, target, view))
+    expected = clinical_measures(labels, target, {"vessel": (1,), "optic_disc": (2,)}, field_of_view=view)
+    assert report.images[0].clinical == expected
+    assert set(report.clinical) == {name for name in expected if name.endswith("_error")}
+
+
+def test_the_annotators_ratio_is_compared_where_a_sample_has_one():
+    names = ("background", "optic_disc", "optic_cup")
+    target = rectangles()
+    samples = [Sample(str(ratio), image_of(target), target, reference_cdr=ratio) for ratio in (0.4, 0.7, None)]
+    predictor = Predictor(PixelBackend(), replace(contract(), class_names=names))
+    clinical = evaluate(predictor, Samples(*samples), class_names=names).clinical
+    assert clinical["vertical_cdr_absolute_error"].mean == 0.0
+    against = clinical["vertical_cdr_annotators_absolute_error"]
+    assert against.mean == pytest.approx((0.1 + 0.2) / 2)
+    assert (against.images, against.left_out) == (2, 1)
+
+
+def test_two_classes_are_ranked_by_probability_and_three_are_not(tmp_path):
+    probability = np.array([[0.9, 0.8, 0.3, 0.2]], np.float32)
+    target = np.array([[1, 0, 1, 0]], np.uint8)
+    predicted = Prediction((probability > 0.5).astype(np.uint8), np.stack([1 - probability, probability]), None)
+    view = np.array([[True, True, True, False]])
+    report = evaluate(
+        Predictor(PixelBackend(2), contract(2)),
+        Samples(Sample("a", image_of(target), target, view)),
+        class_names=CLASS_NAMES[:2],
+        predict=lambda sample: predicted,
+    )
+    assert report.regions[WHOLE_IMAGE].auc.pooled == 0.75
+    assert report.regions[FIELD_OF_VIEW].auc.pooled == 0.5
+    write_per_image(report, tmp_path / "per_image.csv")
+    assert "field_of_view_auc" in (tmp_path / "per_image.csv").read_text("utf-8")
+    assert report_of(sample("a", [[1]], [[1]])).regions[WHOLE_IMAGE].auc is None
+
+
+def test_pixels_without_a_label_enter_no_score():
+    target, labels = rectangles(), rectangles()
+    labels[:, 20:] = 2
+    target[:, 20:] = 255
+    report = report_of(sample("a", labels, target), ignore_index=255, class_groups=FUNDUS)
+    region = report.regions[WHOLE_IMAGE]
+    assert region.pooled.accuracy == 1.0
+    assert region.boundary["fundus"].scores["hd95_px"].mean == 0.0
+    assert report.clinical["vessel_density_error"].mean == 0.0
+
+
+def test_what_is_predicted_and_scored_can_be_replaced():
+    target = rectangles()
+    region = target > 0
+
+    def predict(sample: Sample) -> Prediction:
+        return Prediction(np.where(region, sample.mask, 1).astype(np.uint8), None, None)
+
+    report = report_of(
+        sample("a", target, target),
+        predict=predict,
+        regions=lambda sample: regions_of(sample) | {"region_of_interest": region},
+    )
+    assert list(report.regions) == [WHOLE_IMAGE, "region_of_interest"]
+    assert report.regions["region_of_interest"].pooled.accuracy == 1.0
+    assert report.regions[WHOLE_IMAGE].pooled.accuracy == pytest.approx(region.mean())
+
+
+def test_the_ground_truth_has_a_fingerprint():
+    first, same, other = (
+        report_of(sample("a", predicted, target)).ground_truth_sha256
+        for predicted, target in (([[0, 1]], [[1, 1]]), ([[1, 1]], [[1, 1]]), ([[1, 1]], [[1, 0]]))
+    )
+    assert first == same != other
+    assert report_of(sample("b", [[1, 1]], [[1, 1]])).ground_truth_sha256 != first
+
+
+def test_every_score_of_an_image_is_a_column(tmp_path):
+    report = report_of(sample("a", rectangles(shift=2), rectangles()), class_groups=FUNDUS)
+    write_per_image(report, tmp_path / "per_image.csv")
+    with (tmp_path / "per_image.csv").open(newline="", encoding="utf-8") as stream:
+        (row,) = csv.DictReader(stream)
+    expected = surface_scores(rectangles(shift=2) > 0, rectangles() > 0)
+    assert float(row["whole_image_fundus_hd95_px"]) == pytest.approx(expected.hd95, abs=1e-6)
+    assert float(row["whole_image_fundus_surface_dice_3px"]) == pytest.approx(expected.surface_dice[2], abs=1e-6)
+    assert float(row["whole_image_fundus_boundary_iou"]) == pytest.approx(expected.boundary_iou, abs=1e-6)
+    assert float(row["whole_image_fundus_dice"]) == pytest.approx(
+        report.regions[WHOLE_IMAGE].pooled.groups["fundus"]["dice"], abs=1e-6
+    )
+    assert float(row["vessel_density_absolute_error"]) == 0.0

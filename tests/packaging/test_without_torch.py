@@ -16,7 +16,7 @@ from etnet.inference.predictor import Predictor
 from etnet.manifest import read_weights_info
 from helpers.backends import photographs
 
-BLOCKED = ("torch", "torchvision", "timm", "onnx", "onnxscript", "matplotlib")
+BLOCKED = ("torch", "torchvision", "timm", "onnx", "onnxscript", "matplotlib", "scipy")
 """What the extra `train` brings beside the base installation."""
 
 RUN = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED!r})); "

@@ -12,15 +12,14 @@ import click
 from etnet.cli.console import closing_lines, counted, note, output, progress_bar, warn
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from etnet.config.schema import Recipe
-    from etnet.inference.evaluate import EvaluationReport, RegionScores
+    from etnet.data.dataset import SegmentationDataset
+    from etnet.inference.predictor import Predictor
     from etnet.manifest import WeightsInfo
+    from etnet.metrics.report import EvaluationReport
 
 RUNS = Path("runs/evaluate")
 SPLITS = ("test", "validation", "train", "all")
-REGION_TITLES = {"whole_image": "Whole image", "field_of_view": "Inside the field of view"}
 
 Split = Literal["train", "validation", "test", "all"]
 
@@ -61,11 +60,13 @@ def command(
     etnet evaluate runs/train/drive --data DRIVE/
 
     Each image is scored at its own size. "Pooled" counts the pixels of all images together; "image mean" scores every
-    image and averages. Data sets with a field of view are scored over the whole image and inside it. Writes
-    metrics.json, per_image.csv and overlays/ of the worst and best images.
+    image and averages; both have 95 % bootstrap intervals over images. Data sets with a field of view are scored over
+    the whole image and inside it. Boundaries are scored in pixels; classes named optic_disc, optic_cup, vessel or lung
+    also by what is measured on them. Writes metrics.json, per_image.csv and overlays/ of the worst and best images.
     """
     from etnet.data.datasets import open_dataset
-    from etnet.inference.evaluate import evaluate, write_extremes, write_per_image
+    from etnet.inference.evaluate import write_per_image
+    from etnet.inference.extremes import write_extremes
     from etnet.inference.predictor import Predictor
     from etnet.manifest import read_weights_info, resolve_model
     from etnet.output import check_output_folder, create_output_folder, json_text, run_name, write_json
@@ -82,15 +83,7 @@ def command(
     if split in ("train", "all"):
         warn(f"--split {split} scores images that the network may have been trained on")
     note(f"Scoring {counted(len(dataset), 'image')} of {data} ({split}) with {weights} on {predictor.backend.name}")
-    with progress_bar() as bar:
-        task = bar.add_task("Scoring", total=len(dataset))
-        report = evaluate(
-            predictor,
-            dataset,
-            class_names=recipe.data.class_names,
-            ignore_index=recipe.data.ignore_index,
-            progress=lambda _: bar.advance(task),
-        )
+    report = _score(predictor, dataset, recipe)
     target = create_output_folder(output_folder, parent=RUNS, name=run_name(weights))
     metrics = _metrics(report, info, recipe, data=data, split=split, ran_on=predictor.backend.name)
     write_json(target / "metrics.json", metrics)
@@ -102,6 +95,30 @@ def command(
         print_report(report)
     next_command = f"etnet infer YOUR_IMAGES --model {shlex.quote(str(model))} --overlay"
     closing_lines(target, next_command, to_stderr=as_json)
+
+
+def _score(predictor: Predictor, dataset: SegmentationDataset, recipe: Recipe) -> EvaluationReport:
+    from etnet.inference.evaluate import evaluate
+
+    with progress_bar() as bar:
+        task = bar.add_task("Scoring", total=len(dataset))
+        return evaluate(
+            predictor,
+            dataset,
+            class_names=recipe.data.class_names,
+            class_groups=recipe.contract().class_groups,
+            ignore_index=recipe.data.ignore_index,
+            progress=lambda _: bar.advance(task),
+        )
+
+
+def print_report(report: EvaluationReport) -> None:
+    """Print the tables of a report on stdout."""
+    from etnet.cli.evaluate_table import report_tables
+
+    console = output()
+    for table in report_tables(report):
+        console.print(table)
 
 
 def _recipe(source: str | None, info: WeightsInfo) -> Recipe:
@@ -152,44 +169,3 @@ def _metrics(
         "ran_on": ran_on,
         **report.to_dict(),
     }
-
-
-def print_report(report: EvaluationReport) -> None:
-    """Print one table per region on stdout."""
-    console = output()
-    for name, region in report.regions.items():
-        console.print(region_table(REGION_TITLES[name], region, report.class_names))
-    console.print("The mean Dice is over the foreground classes, the mean IoU over all classes.\n", soft_wrap=True)
-
-
-def region_table(title: str, region: RegionScores, class_names: tuple[str, ...]) -> Table:
-    """The scores of a region: pooled first, the mean over images below."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title=f"{title}, {counted(region.images, 'image')}",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("", no_wrap=True)
-    for column in ("Dice", "IoU", "sensitivity", "specificity", "accuracy"):
-        table.add_column(column, justify="right", no_wrap=True)
-    groups = (("Pooled over all pixels", region.pooled.to_dict()), ("Mean over images", region.image_mean))
-    for label, scores in groups:
-        table.add_row(Text(label, style="italic"))
-        for name in class_names:
-            row = scores["classes"][name]
-            cells = [shown(row[score]) for score in ("dice", "iou", "sensitivity", "specificity")]
-            table.add_row(Text(f"  {name}"), *cells)
-        means = [shown(scores["mean_foreground_dice"]), shown(scores["mean_iou"]), "", "", shown(scores["accuracy"])]
-        table.add_row("  mean of the classes", *means, style="bold", end_section=True)
-    return table
-
-
-def shown(value: float | None) -> str:
-    """A score with four digits, or a dash where it is undefined."""
-    return "-" if value is None else f"{value:.4f}"

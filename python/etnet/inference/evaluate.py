@@ -1,102 +1,39 @@
 """Scores of trained weights on a labelled data set, at each image's own size (paper Sec. 3).
 
-Two figures are always told apart: `pooled` counts the pixels of all images together, as the paper's tables are read
-here, and `image_mean` scores every image and averages. Data sets with a field of view get both for both regions.
+Which scores follow from the predictions is in `etnet.metrics.report`.
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from etnet.data.dataset import SegmentationDataset
-from etnet.data.io import write_png
 from etnet.errors import DataError, ModelFileError
-from etnet.inference.overlay import draw_comparison
 from etnet.inference.predictor import Predictor
-from etnet.metrics.overlap import ConfusionMatrix, OverlapScores, confusion_matrix, mean_of_defined
-from etnet.output import disk_faults, write_csv
-from etnet.types import BoolArray
+from etnet.metrics.clinical import clinical_measures
+from etnet.metrics.overlap import ClassGroups, confusion_matrix
+from etnet.metrics.ranking import RankingCounts
+from etnet.metrics.report import (
+    CLASS_SCORES,
+    FIELD_OF_VIEW,
+    GENERAL_SCORES,
+    SURFACE_SCORES,
+    WHOLE_IMAGE,
+    EvaluationReport,
+    ImageScores,
+    surface_values,
+)
+from etnet.metrics.surface import surface_scores_of
+from etnet.output import write_csv
+from etnet.types import BoolArray, Prediction, Sample
 
-WHOLE_IMAGE = "whole_image"
-FIELD_OF_VIEW = "field_of_view"
-SHOWN_AT_EACH_END = 3
-
-_CLASS_SCORES = ("dice", "iou", "sensitivity", "specificity")
-
-
-@dataclass(frozen=True)
-class ImageCounts:
-    """One image: its confusion matrices [C, C] per region, and the seconds its prediction took."""
-
-    id: str
-    matrices: dict[str, ConfusionMatrix]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class RegionScores:
-    """Scores of one region over a data set.
-
-    Attributes:
-        pooled: Scores of the pixels of all images counted together.
-        image_mean: Mean over images of each image's scores, in the layout of `OverlapScores.to_dict` without `pixels`;
-            an image where a score is undefined is left out of that score's mean.
-        images: Number of images that have this region.
-    """
-
-    pooled: OverlapScores
-    image_mean: dict[str, Any]
-    images: int
-
-
-@dataclass(frozen=True)
-class EvaluationReport:
-    """Counts of every image, and the scores that follow from them."""
-
-    class_names: tuple[str, ...]
-    images: tuple[ImageCounts, ...]
-
-    @property
-    def regions(self) -> dict[str, RegionScores]:
-        """Scores per region: the whole image always, the field of view where the data set has one."""
-        names = [WHOLE_IMAGE]
-        if any(FIELD_OF_VIEW in image.matrices for image in self.images):
-            names.append(FIELD_OF_VIEW)
-        return {name: self._region(name) for name in names}
-
-    def scores_of(self, image: ImageCounts, region: str = WHOLE_IMAGE) -> OverlapScores:
-        """Scores of one image in one region."""
-        return OverlapScores.from_confusion(image.matrices[region], self.class_names)
-
-    def worst_to_best(self) -> list[ImageCounts]:
-        """Images by mean foreground Dice; those without any foreground, true or predicted, are left out."""
-        dice = {image.id: self.scores_of(image).mean_dice for image in self.images}
-        ranked = [image for image in self.images if not math.isnan(dice[image.id])]
-        return sorted(ranked, key=lambda image: (dice[image.id], image.id))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the matrices, for `metrics.json`."""
-        return {
-            "images": len(self.images),
-            "seconds_per_image": round(math.fsum(image.seconds for image in self.images) / len(self.images), 4),
-            "regions": {
-                name: {"images": region.images, "pooled": region.pooled.to_dict(), "image_mean": region.image_mean}
-                for name, region in self.regions.items()
-            },
-        }
-
-    def _region(self, name: str) -> RegionScores:
-        matrices = [image.matrices[name] for image in self.images if name in image.matrices]
-        each = [OverlapScores.from_confusion(matrix, self.class_names).to_dict() for matrix in matrices]
-        pooled = OverlapScores.from_confusion(np.sum(matrices, axis=0), self.class_names)
-        return RegionScores(pooled, _mean_scores(each, self.class_names), len(matrices))
+Regions = dict[str, BoolArray | None]
+"""What is scored apart: names and pixels [H, W]; None is every pixel."""
 
 
 def evaluate(
@@ -104,16 +41,23 @@ def evaluate(
     dataset: SegmentationDataset,
     *,
     class_names: tuple[str, ...],
+    class_groups: ClassGroups = (),
     ignore_index: int | None = None,
+    predict: Callable[[Sample], Prediction] | None = None,
+    regions: Callable[[Sample], Regions] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> EvaluationReport:
-    """Predict every image of a data set and count its pixels by true and predicted class.
+    """Predict every image of a data set and score it.
 
     Args:
         predictor: Network with its contract.
         dataset: Images with ground truth.
         class_names: Classes of the ground truth, in index order.
+        class_groups: Structures of several classes, scored beside the classes.
         ignore_index: Value of the ground truth without a label.
+        predict: How a sample is predicted; by default its whole image by the predictor, with probabilities where there
+            are two classes, which the area under the ROC curve needs.
+        regions: What is scored apart in a sample; `regions_of` by default.
         progress: Called with the id of each image when it is counted.
 
     Raises:
@@ -123,25 +67,81 @@ def evaluate(
     check_classes(predictor, class_names)
     if not len(dataset):
         raise DataError("the data set holds no images for this split; choose another with --split")
+    two_classes = len(class_names) == 2
+    predict = predict or (lambda sample: predictor.predict(sample.image, probabilities=two_classes))
+    scorer = _Scorer(class_names, class_groups, ignore_index)
     images = []
     for index in range(len(dataset)):
         sample = dataset.load(index)
         start = time.perf_counter()
-        labels = predictor.predict(sample.image, probabilities=False).labels
+        prediction = predict(sample)
         seconds = time.perf_counter() - start
-        regions: dict[str, BoolArray | None] = {WHOLE_IMAGE: None}
-        if sample.field_of_view is not None:
-            regions[FIELD_OF_VIEW] = sample.field_of_view
-        matrices = {
-            name: confusion_matrix(
-                labels, sample.mask, num_classes=len(class_names), ignore_index=ignore_index, where=where
-            )
-            for name, where in regions.items()
-        }
-        images.append(ImageCounts(sample.id, matrices, seconds))
+        images.append(scorer.score(sample, prediction, (regions or regions_of)(sample), seconds))
         if progress is not None:
             progress(sample.id)
-    return EvaluationReport(tuple(class_names), tuple(images))
+    return EvaluationReport(
+        tuple(class_names), tuple(images), tuple(class_groups), scorer.ranking, scorer.ground_truth.hexdigest()
+    )
+
+
+def regions_of(sample: Sample) -> Regions:
+    """The whole image, and the field of view where the data set has one."""
+    regions: Regions = {WHOLE_IMAGE: None}
+    if sample.field_of_view is not None:
+        regions[FIELD_OF_VIEW] = sample.field_of_view
+    return regions
+
+
+class _Scorer:
+    """Scores images one by one and keeps what is pooled over them."""
+
+    def __init__(self, class_names: tuple[str, ...], class_groups: ClassGroups, ignore_index: int | None) -> None:
+        self.class_names = class_names
+        self.ignore_index = ignore_index
+        self.structures = {name: (index,) for index, name in enumerate(class_names) if index} | dict(class_groups)
+        self.ranking: dict[str, RankingCounts] = {}
+        self.ground_truth = hashlib.sha256()
+
+    def score(self, sample: Sample, prediction: Prediction, regions: Regions, seconds: float) -> ImageScores:
+        self.ground_truth.update(f"{sample.id} {sample.mask.shape}".encode() + np.ascontiguousarray(sample.mask).data)
+        labels, mask = prediction.labels, sample.mask
+        labelled = None if self.ignore_index is None else mask != self.ignore_index
+        scored = {name: _both(where, labelled) for name, where in regions.items()}
+        ranking = self._rank(prediction, sample, scored)
+        for name, counts in ranking.items():
+            self.ranking[name] = self.ranking[name] + counts if name in self.ranking else counts
+        return ImageScores(
+            id=sample.id,
+            matrices={
+                name: confusion_matrix(
+                    labels, mask, num_classes=len(self.class_names), ignore_index=self.ignore_index, where=where
+                )
+                for name, where in regions.items()
+            },
+            seconds=seconds,
+            surface={
+                name: surface_scores_of(labels, mask, self.structures, where=where) for name, where in scored.items()
+            },
+            clinical=clinical_measures(
+                labels,
+                mask,
+                self.structures,
+                field_of_view=None if sample.field_of_view is None else _both(sample.field_of_view, labelled),
+                labelled=labelled,
+                reference_cdr=sample.reference_cdr,
+            ),
+            auc={name: counts.auc for name, counts in ranking.items()},
+            ranking={name: counts.coarse() for name, counts in ranking.items()},
+        )
+
+    def _rank(self, prediction: Prediction, sample: Sample, regions: Regions) -> dict[str, RankingCounts]:
+        if len(self.class_names) != 2 or prediction.probabilities is None:
+            return {}
+        positive = sample.mask == 1
+        return {
+            name: RankingCounts.from_probabilities(prediction.probabilities[1], positive, where=where)
+            for name, where in regions.items()
+        }
 
 
 def check_classes(predictor: Predictor, class_names: tuple[str, ...]) -> None:
@@ -160,95 +160,44 @@ def check_classes(predictor: Predictor, class_names: tuple[str, ...]) -> None:
 
 def write_per_image(report: EvaluationReport, path: Path) -> None:
     """Write one row per image with the scores of every region; an undefined score is an empty cell."""
-    regions = list(report.regions)
-    scores = [f"{name}_{score}" for name in report.class_names for score in _CLASS_SCORES]
-    general = ("accuracy", "mean_iou", "mean_foreground_dice")
-    header = ["image", *(f"{region}_{column}" for region in regions for column in (*general, *scores)), "seconds"]
-    rows = []
-    for image in report.images:
-        row: list[object] = [image.id]
-        for region in regions:
-            values = report.scores_of(image, region).to_dict() if region in image.matrices else None
-            row += _cells(values, report.class_names, general)
-        rows.append([*row, f"{image.seconds:.4f}"])
-    write_csv(path, header, rows)
+    rows = [_row(report, image) for image in report.images]
+    header = dict.fromkeys(column for row in rows for column in row)
+    write_csv(
+        path,
+        ["image", *header, "seconds"],
+        [
+            [image.id, *(_cell(row.get(column)) for column in header), f"{image.seconds:.4f}"]
+            for image, row in zip(report.images, rows, strict=True)
+        ],
+    )
 
 
-def write_extremes(
-    report: EvaluationReport,
-    predictor: Predictor,
-    dataset: SegmentationDataset,
-    folder: Path,
-    *,
-    ignore_index: int | None = None,
-) -> list[Path]:
-    """Draw the worst and the best images by mean foreground Dice.
-
-    Each of them is predicted again, so that no prediction has to stay in memory.
-
-    Returns:
-        The pictures `worst_1_<id>.png`, ..., `best_1_<id>.png`, ...
-    """
-    position = {image_id: index for index, image_id in enumerate(dataset.ids)}
-    pictures = []
-    with disk_faults(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    ranked = report.worst_to_best()
-    for label, image in choose_extremes(ranked):
-        sample = dataset.load(position[image.id])
-        scores = report.scores_of(image)
-        rank = f"rank {len(ranked) - ranked.index(image)} of {len(ranked)}"
-        picture = draw_comparison(
-            sample.image,
-            predictor.predict(sample.image, probabilities=False).labels,
-            sample.mask,
-            predictor.contract,
-            title=f"{image.id}     Dice {scores.mean_dice:.3f}     accuracy {scores.accuracy:.3f}     {rank}",
-            ignore_index=ignore_index,
-        )
-        path = folder / f"{label}_{image.id}.png"
-        write_png(path, picture)
-        pictures.append(path)
-    _remove_former(folder, pictures)
-    return pictures
+def _row(report: EvaluationReport, image: ImageScores) -> dict[str, float | None]:
+    """All scores of an image by their column."""
+    row: dict[str, float | None] = {}
+    for region in report.regions:
+        values = report.scores_of(image, region).to_dict() if region in image.matrices else {}
+        row |= {f"{region}_{score}": values.get(score) for score in GENERAL_SCORES}
+        places = [("classes", name) for name in report.class_names] + [
+            ("groups", name) for name, _ in report.class_groups
+        ]
+        for kind, name in places:
+            scores = values.get(kind, {}).get(name, {})
+            row |= {f"{region}_{name}_{score}": scores.get(score) for score in CLASS_SCORES}
+        for name in report.regions[region].boundary:
+            surface = image.surface.get(region, {})
+            scores = surface_values(surface[name]) if name in surface else {}
+            row |= {f"{region}_{name}_{score}": scores.get(score) for score in SURFACE_SCORES}
+        if report.regions[region].auc is not None:
+            row[f"{region}_auc"] = image.auc.get(region)
+    return row | image.clinical
 
 
-def _remove_former(folder: Path, pictures: Sequence[Path]) -> None:
-    """Remove what an earlier scoring wrote here under these names: it shows other scores."""
-    with disk_faults(folder):
-        for label in ("worst", "best"):
-            for path in set(folder.glob(f"{label}_[0-9]_*.png")) - set(pictures):
-                path.unlink()
+def _cell(value: float | None) -> str:
+    return "" if value is None or np.isnan(value) else f"{value:.6f}"
 
 
-def choose_extremes(ranked: Sequence[ImageCounts]) -> list[tuple[str, ImageCounts]]:
-    """Up to three images of each end with labels `worst_1`.. and `best_1`..; no image appears twice."""
-    worst = ranked[: min(SHOWN_AT_EACH_END, (len(ranked) + 1) // 2)]
-    best = list(reversed(ranked[len(worst) :]))[:SHOWN_AT_EACH_END]
-    return [
-        (f"{kind}_{number}", image)
-        for kind, images in (("worst", worst), ("best", best))
-        for number, image in enumerate(images, start=1)
-    ]
-
-
-def _mean_scores(each: Sequence[dict[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
-    def mean(values: list[float | None]) -> float | None:
-        result = mean_of_defined([value for value in values if value is not None])
-        return None if math.isnan(result) else result
-
-    return {
-        **{key: mean([scores[key] for scores in each]) for key in ("accuracy", "mean_iou", "mean_foreground_dice")},
-        "classes": {
-            name: {score: mean([scores["classes"][name][score] for scores in each]) for score in _CLASS_SCORES}
-            for name in class_names
-        },
-    }
-
-
-def _cells(values: dict[str, Any] | None, class_names: Sequence[str], general: Sequence[str]) -> list[str]:
-    if values is None:
-        return [""] * (len(general) + len(class_names) * len(_CLASS_SCORES))
-    numbers = [values[key] for key in general]
-    numbers += [values["classes"][name][score] for name in class_names for score in _CLASS_SCORES]
-    return ["" if number is None else f"{number:.6f}" for number in numbers]
+def _both(first: BoolArray | None, second: BoolArray | None) -> BoolArray | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return np.logical_and(first, second)

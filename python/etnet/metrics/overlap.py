@@ -1,19 +1,86 @@
 """Overlap scores from a confusion matrix: Dice, IoU, accuracy, sensitivity, specificity (paper Sec. 3, Tables 1 and 2).
 
 Counting and scoring are separate, so that counts of many images can be added before the score is taken (pooled scores).
+A group of classes, such as an optic disc of rim and cup, is scored like a class: pixels of all its classes are alike.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from etnet.ndops import ConfusionMatrix, confusion_matrix
 
-__all__ = ["ConfusionMatrix", "OverlapScores", "confusion_matrix", "mean_of_defined"]
+__all__ = ["ConfusionMatrix", "OverlapScores", "StructureCounts", "confusion_matrix", "mean_of_defined"]
+
+ClassGroups = tuple[tuple[str, tuple[int, ...]], ...]
+"""Names and classes of groups, as in `Contract.class_groups`."""
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StructureCounts:
+    """Pixels of each structure (a class or a group of classes) in one or many images.
+
+    Attributes:
+        hit: Pixels of the structure that were predicted as it (TP) [..., S], float64 that holds whole numbers.
+        missed: Pixels of the structure that were not (FN) [..., S].
+        wrong: Other pixels that were predicted as it (FP) [..., S].
+        correct: Pixels whose class is right [...].
+        total: All pixels [...].
+    """
+
+    hit: FloatArray
+    missed: FloatArray
+    wrong: FloatArray
+    correct: FloatArray
+    total: FloatArray
+
+    @classmethod
+    def from_confusion(cls, matrices: ConfusionMatrix, members: Sequence[Sequence[int]]) -> StructureCounts:
+        """Counts of confusion matrices [..., C, C] (row = true class) for structures given by their classes."""
+        counts = matrices.astype(np.float64)
+        holds = np.zeros((len(members), counts.shape[-1]))
+        for row, classes in zip(holds, members, strict=True):
+            row[list(classes)] = 1.0
+        hit = np.einsum("sc,...cd,sd->...s", holds, counts, holds, optimize=True)
+        return cls(
+            hit=hit,
+            missed=counts.sum(axis=-1) @ holds.T - hit,
+            wrong=counts.sum(axis=-2) @ holds.T - hit,
+            correct=np.trace(counts, axis1=-2, axis2=-1),
+            total=counts.sum(axis=(-2, -1)),
+        )
+
+    def weighted(self, weights: npt.NDArray[np.int64]) -> StructureCounts:
+        """Counts of resamples [R, ...], each a weighted sum of the images [N, ...], from weights [R, N]."""
+        return StructureCounts(
+            weights @ self.hit,
+            weights @ self.missed,
+            weights @ self.wrong,
+            weights @ self.correct,
+            weights @ self.total,
+        )
+
+    def rates(self) -> dict[str, FloatArray]:
+        """Each score of each structure [..., S] by name; NaN where it has no pixel to stand on."""
+        rejected = self.total[..., None] - self.hit - self.missed - self.wrong
+        return {
+            "dice": _shares(2 * self.hit, 2 * self.hit + self.wrong + self.missed),
+            "iou": _shares(self.hit, self.hit + self.wrong + self.missed),
+            "sensitivity": _shares(self.hit, self.hit + self.missed),
+            "specificity": _shares(rejected, rejected + self.wrong),
+        }
+
+    def accuracy(self) -> FloatArray:
+        """Share of the pixels with the right class [...]; NaN without pixels."""
+        return _shares(self.correct, self.total)
 
 
 @dataclass(frozen=True)
@@ -28,6 +95,7 @@ class OverlapScores:
         specificity: Per class TN / (TN + FP); NaN when no pixel lies outside the class.
         accuracy: Share of pixels with the right class; NaN without pixels.
         pixels: Number of pixels counted.
+        groups: Per group of classes its Dice, IoU, sensitivity and specificity by name, with the same NaN rules.
     """
 
     class_names: tuple[str, ...]
@@ -37,27 +105,31 @@ class OverlapScores:
     specificity: tuple[float, ...]
     accuracy: float
     pixels: int
+    groups: dict[str, dict[str, float]]
 
     @classmethod
-    def from_confusion(cls, matrix: ConfusionMatrix, class_names: tuple[str, ...]) -> OverlapScores:
-        """Scores of a matrix [C, C] (row = true class) with C class names."""
-        if matrix.shape != (len(class_names), len(class_names)):
-            raise ValueError(
-                f"confusion matrix has shape {matrix.shape}; expected [C, C] for {len(class_names)} classes"
-            )
-        total = int(matrix.sum())
-        hit = np.diagonal(matrix)
-        missed = matrix.sum(axis=1) - hit
-        wrong = matrix.sum(axis=0) - hit
-        rejected = total - hit - missed - wrong
+    def from_confusion(
+        cls, matrix: ConfusionMatrix, class_names: tuple[str, ...], class_groups: ClassGroups = ()
+    ) -> OverlapScores:
+        """Scores of a matrix [C, C] (row = true class) with C class names and groups of these classes."""
+        count = len(class_names)
+        if matrix.shape != (count, count):
+            raise ValueError(f"confusion matrix has shape {matrix.shape}; expected [C, C] for {count} classes")
+        members = [*((index,) for index in range(count)), *(classes for _, classes in class_groups)]
+        counts = StructureCounts.from_confusion(matrix, members)
+        rates = {name: tuple(values.tolist()) for name, values in counts.rates().items()}
         return cls(
             class_names=tuple(class_names),
-            dice=_shares(2 * hit, 2 * hit + wrong + missed),
-            iou=_shares(hit, hit + wrong + missed),
-            sensitivity=_shares(hit, hit + missed),
-            specificity=_shares(rejected, rejected + wrong),
-            accuracy=float(hit.sum() / total) if total else math.nan,
-            pixels=total,
+            dice=rates["dice"][:count],
+            iou=rates["iou"][:count],
+            sensitivity=rates["sensitivity"][:count],
+            specificity=rates["specificity"][:count],
+            accuracy=float(counts.accuracy()),
+            pixels=int(matrix.sum()),
+            groups={
+                name: {score: values[count + index] for score, values in rates.items()}
+                for index, (name, _) in enumerate(class_groups)
+            },
         )
 
     @property
@@ -67,7 +139,7 @@ class OverlapScores:
 
     @property
     def mean_dice(self) -> float:
-        """Mean Dice over the foreground classes that occur."""
+        """Mean Dice over the foreground classes that occur; groups are not classes."""
         return mean_of_defined(self.dice[1:])
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +159,9 @@ class OverlapScores:
                 }
                 for name, dice, iou, sensitivity, specificity in per_class
             },
+            "groups": {
+                name: {score: _number(value) for score, value in scores.items()} for name, scores in self.groups.items()
+            },
         }
 
 
@@ -101,8 +176,8 @@ def mean_of_defined(values: tuple[float, ...] | list[float]) -> float:
     return math.fsum(defined) / len(defined) if defined else math.nan
 
 
-def _shares(part: ConfusionMatrix, whole: ConfusionMatrix) -> tuple[float, ...]:
-    return tuple(float(a / b) if b else math.nan for a, b in zip(part, whole, strict=True))
+def _shares(part: FloatArray, whole: FloatArray) -> FloatArray:
+    return np.asarray(np.divide(part, whole, out=np.full(np.shape(whole), math.nan), where=np.greater(whole, 0)))
 
 
 def _number(value: float) -> float | None:

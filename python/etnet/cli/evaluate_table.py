@@ -1,0 +1,138 @@
+"""The tables of `etnet evaluate`: overlap, boundary and clinical scores, each with its 95 % interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from etnet.cli.console import counted
+
+if TYPE_CHECKING:
+    from etnet.metrics.report import AucSummary, EvaluationReport, RegionScores, Summary
+
+REGION_TITLES = {"whole_image": "Whole image", "field_of_view": "Inside the field of view"}
+_COLUMNS = ("dice", "iou", "sensitivity", "specificity")
+
+SURFACE_TITLES = {
+    "hd95_px": "HD95 (px)",
+    "assd_px": "ASSD (px)",
+    "surface_dice_1px": "surface Dice at 1 px",
+    "surface_dice_2px": "surface Dice at 2 px",
+    "surface_dice_3px": "surface Dice at 3 px",
+    "boundary_iou": "boundary IoU",
+}
+
+
+def report_tables(report: EvaluationReport) -> Iterator[RenderableType]:
+    """All tables of a report, from the region that holds all pixels to the clinical errors."""
+    for name, region in report.regions.items():
+        title = REGION_TITLES.get(name, name.replace("_", " ").capitalize())
+        yield region_table(title, region, report.class_names)
+        if region.auc is not None:
+            yield _auc_line(region.auc)
+        yield boundary_table(title, region)
+    if report.clinical:
+        yield clinical_table(report.clinical)
+    yield Text(
+        "Below each score, or beside it, is its 95 % bootstrap interval over images. The mean Dice is over the "
+        "foreground classes, the mean IoU over all classes. Images left out are those where a score is undefined.\n"
+    )
+
+
+def region_table(title: str, region: RegionScores, class_names: tuple[str, ...]) -> Table:
+    """The overlap scores of a region: pooled first, the mean over images below; each interval is under its score."""
+    table = _table(f"{title}, {counted(region.images, 'image')}")
+    table.add_column("", overflow="fold")
+    for column in ("Dice", "IoU", "sensitivity", "specificity", "accuracy"):
+        table.add_column(column, justify="right", no_wrap=True)
+    parts = (
+        ("All pixels pooled", region.pooled.to_dict(), region.pooled_interval),
+        ("Mean over images", region.image_mean, region.image_mean_interval),
+    )
+    for label, scores, intervals in parts:
+        table.add_row(Text(label, style="italic"))
+        places = [("classes", name) for name in class_names] + [("groups", name) for name in region.pooled.groups]
+        for kind, name in places:
+            cells = [_stacked(scores[kind][name][key], intervals[kind][name][key]) for key in _COLUMNS]
+            table.add_row(Text(f"  {name}"), *cells)
+        means = [_stacked(scores[key], intervals[key]) for key in ("mean_foreground_dice", "mean_iou", "accuracy")]
+        table.add_row("  mean of classes", *means[:2], "", "", means[2], style="bold", end_section=True)
+    return table
+
+
+def boundary_table(title: str, region: RegionScores) -> Group:
+    """The boundary scores of a region, one row each, and how many images have none."""
+    table = _summary_table(f"Boundary, {title[0].lower()}{title[1:]}, mean over images")
+    remarks = []
+    for name, boundary in region.boundary.items():
+        table.add_row(Text(name, style="italic"))
+        for key, summary in boundary.scores.items():
+            _add_summary(table, SURFACE_TITLES[key], summary)
+        table.add_section()
+        if boundary.missed or boundary.false_alarms:
+            remarks.append(
+                f"{name}: missed in {counted(boundary.missed, 'image')}, predicted where there is none in "
+                f"{boundary.false_alarms}; HD95 and ASSD are of the other images alone."
+            )
+    return Group(table, *(Text(f"{remark}\n") for remark in remarks))
+
+
+def clinical_table(summaries: Mapping[str, Summary]) -> Table:
+    """The clinical errors, one row each."""
+    table = _summary_table("Clinical, predicted minus true, mean over images")
+    for name, summary in summaries.items():
+        _add_summary(table, name.replace("_", " "), summary)
+    return table
+
+
+def shown(value: float | None) -> str:
+    """A score with four digits, or a dash where it is undefined."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def shown_interval(interval: Any) -> str:
+    """An interval with three digits; empty where it is undefined."""
+    return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _auc_line(auc: AucSummary) -> Text:
+    from etnet.metrics.report import plain, plain_interval
+
+    pooled = f"{shown(plain(auc.pooled))} ({shown_interval(plain_interval(auc.pooled_interval))})"
+    images = f"{shown(plain(auc.per_image.mean))} ({shown_interval(plain_interval(auc.per_image.interval))})"
+    return Text.assemble(("Area under the ROC curve: ", "bold"), f"pooled {pooled}, mean over images {images}\n")
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+
+
+def _summary_table(title: str) -> Table:
+    table = _table(title)
+    table.add_column("", overflow="fold")
+    for column in ("mean", "95 % interval", "images", "left out"):
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _add_summary(table: Table, name: str, summary: Summary) -> None:
+    values = summary.to_dict()
+    table.add_row(
+        Text(f"  {name}"),
+        shown(values["mean"]),
+        shown_interval(values["interval"]),
+        str(summary.images),
+        str(summary.left_out) if summary.left_out else "",
+    )
+
+
+def _stacked(value: float | None, interval: Any) -> Text:
+    """A score with its interval below."""
+    if interval is None:
+        return Text(shown(value))
+    return Text.assemble(shown(value), ("\n{:.3f}-{:.3f}".format(*interval), "dim not bold"))

@@ -1,0 +1,73 @@
+"""Pictures of the images that were segmented worst and best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from etnet.data.dataset import SegmentationDataset
+from etnet.data.io import write_png
+from etnet.inference.overlay import draw_comparison
+from etnet.inference.predictor import Predictor
+from etnet.metrics.report import EvaluationReport, ImageScores
+from etnet.output import disk_faults
+
+SHOWN_AT_EACH_END = 3
+
+
+def write_extremes(
+    report: EvaluationReport,
+    predictor: Predictor,
+    dataset: SegmentationDataset,
+    folder: Path,
+    *,
+    ignore_index: int | None = None,
+) -> list[Path]:
+    """Draw the worst and the best images by mean foreground Dice.
+
+    Each of them is predicted again, so that no prediction has to stay in memory.
+
+    Returns:
+        The pictures `worst_1_<id>.png`, ..., `best_1_<id>.png`, ...
+    """
+    position = {image_id: index for index, image_id in enumerate(dataset.ids)}
+    pictures = []
+    with disk_faults(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    ranked = report.worst_to_best()
+    for label, image in choose_extremes(ranked):
+        sample = dataset.load(position[image.id])
+        scores = report.scores_of(image)
+        rank = f"rank {len(ranked) - ranked.index(image)} of {len(ranked)}"
+        picture = draw_comparison(
+            sample.image,
+            predictor.predict(sample.image, probabilities=False).labels,
+            sample.mask,
+            predictor.contract,
+            title=f"{image.id}     Dice {scores.mean_dice:.3f}     accuracy {scores.accuracy:.3f}     {rank}",
+            ignore_index=ignore_index,
+        )
+        path = folder / f"{label}_{image.id}.png"
+        write_png(path, picture)
+        pictures.append(path)
+    _remove_former(folder, pictures)
+    return pictures
+
+
+def _remove_former(folder: Path, pictures: Sequence[Path]) -> None:
+    """Remove what an earlier scoring wrote here under these names: it shows other scores."""
+    with disk_faults(folder):
+        for label in ("worst", "best"):
+            for path in set(folder.glob(f"{label}_[0-9]_*.png")) - set(pictures):
+                path.unlink()
+
+
+def choose_extremes(ranked: Sequence[ImageScores]) -> list[tuple[str, ImageScores]]:
+    """Up to three images of each end with labels `worst_1`.. and `best_1`..; no image appears twice."""
+    worst = ranked[: min(SHOWN_AT_EACH_END, (len(ranked) + 1) // 2)]
+    best = list(reversed(ranked[len(worst) :]))[:SHOWN_AT_EACH_END]
+    return [
+        (f"{kind}_{number}", image)
+        for kind, images in (("worst", worst), ("best", best))
+        for number, image in enumerate(images, start=1)
+    ]
