@@ -60,7 +60,7 @@ def cells_of(plan: Plan) -> dict[str, CellResult]:
 
 
 def markdown_rows(text: str, dataset: str) -> dict[str, list[str]]:
-    part = text.split(f"## {dataset}\n")[1].split("\n## ")[0]
+    part = text.partition(f"## {dataset}\n")[2].partition("\n## ")[0]
     rows = [[word.strip() for word in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")]
     return {row[0]: row[1:] for row in rows}
 

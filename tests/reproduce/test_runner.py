@@ -127,9 +127,9 @@ def test_a_run_that_fails_leaves_the_others_alone_and_is_tried_again(data_root: 
 
 def test_only_one_process_works_in_an_output_folder(data_root: Path, tmp_path: Path) -> None:
     plan = tiny_plan(data_root, tmp_path)
-    with only_writer(tmp_path):
-        with pytest.raises(UsageError, match="another etnet reproduce is working here; wait for it or name"):
-            done(plan)
+    expected = "another etnet reproduce is working here; wait for it or name"
+    with only_writer(tmp_path), pytest.raises(UsageError, match=expected):
+        done(plan)
     assert done(plan).finished
 
 

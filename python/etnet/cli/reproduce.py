@@ -171,10 +171,11 @@ def _close(ctx: click.Context, result: TableResult, progress: Progress, *, as_js
         closing_lines(request.folder, command_line(result), to_stderr=as_json)
         ctx.exit(128 + progress.signal_number)
     closing_lines(request.folder, _next_command(result), to_stderr=as_json)
-    if progress.failures or result.plan.broken:
-        sentences = [*(f"{title}: {error}" for title, error in progress.failures.items()), *result.plan.broken.values()]
+    problems = [f"{title}: {error}" for title, error in progress.failures.items()]
+    problems += result.plan.broken.values()
+    if problems:
         raise SomeFilesFailed(
-            f"{len(sentences)} of the cells' runs failed, the others are in the table; {sentences[0]}"
+            f"{counted(len(problems), 'run')} of the table failed, the others are in it; the first is {problems[0]}"
         )
 
 

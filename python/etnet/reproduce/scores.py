@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,24 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from etnet.reproduce.tables import Metric
+from etnet.metrics.overlap import StructureCounts
+from etnet.metrics.statistics import bootstrap_weights, percentile_interval
+from etnet.reproduce.tables import ACCURACY, Metric
 
 FloatArray = npt.NDArray[np.float64]
-
-RESAMPLES = 2000
-LEVEL = 0.95
-SEED = 0
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What a cell says for one metric, in percent.
+    """What a cell says for one metric, in percent; NaN where it is undefined.
 
     Attributes:
         mean: Mean over seeds of the score of all test pixels together.
         deviation: Standard deviation over seeds (n - 1); None for one seed.
         interval: 95 % bootstrap interval of `mean` over test images; None for a single image.
-        image_mean: Mean over seeds and images of each image's own score.
+        image_mean: Mean over seeds and images of each image's own score, where that is defined.
     """
 
     mean: float
@@ -43,9 +41,10 @@ def figures_of(scores: Sequence[dict[str, Any]], metrics: Sequence[Metric]) -> l
         scores: Content of `scores.json` of each of its runs, at least one, all on the same images.
         metrics: What to measure.
     """
-    # [S, N, C, C]: seed, image, true class, predicted class.
-    counts = np.array([[image["matrix"] for image in run["images"]] for run in scores], dtype=np.float64)
-    return [_figure(counts, _members(scores[0], metric)) for metric in metrics]
+    return [
+        _figure([_counts([image["matrix"] for image in run["images"]], run, metric) for run in scores], metric)
+        for metric in metrics
+    ]
 
 
 def image_score(scores: dict[str, Any], image_id: str, metric: Metric) -> float:
@@ -57,51 +56,48 @@ def image_score(scores: dict[str, Any], image_id: str, metric: Metric) -> float:
         metric: What to measure.
     """
     matrix = next(image["matrix"] for image in scores["images"] if image["id"] == image_id)
-    return 100 * float(_score(np.array(matrix, dtype=np.float64), _members(scores, metric)))
+    return 100 * float(_score(_counts(matrix, scores, metric), metric))
 
 
-def _figure(counts: FloatArray, structure: tuple[int, ...] | str) -> Figure:
-    per_seed = 100 * _score(counts.sum(axis=1), structure)
-    each = 100 * _score(counts, structure)
-    images = counts.shape[1]
-    drawn = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+def _figure(counts: Sequence[StructureCounts], metric: Metric) -> Figure:
+    """From the counts of each seed, whose arrays begin with the images."""
+    images = len(counts[0].total)
+    all_images = np.ones((1, images), np.int64)
+    per_seed = np.array([_score(seed.weighted(all_images), metric)[0] for seed in counts])
+    each = np.array([_score(seed, metric) for seed in counts])
     # The same draw for every seed: the interval is about which images were photographed, not about seeds.
-    resampled = np.einsum("rn,sncd->rscd", drawn, counts, optimize=True)
-    scores = 100 * _score(resampled, structure).mean(axis=1)
+    drawn = bootstrap_weights(images)
+    resampled = np.mean([_score(seed.weighted(drawn), metric) for seed in counts], axis=0)
+    low, high = percentile_interval(100 * resampled, images=images)
     return Figure(
-        mean=float(per_seed.mean()),
-        deviation=float(per_seed.std(ddof=1)) if len(per_seed) > 1 else None,
-        interval=_interval(scores[~np.isnan(scores)]) if images > 1 else None,
-        image_mean=float(np.nanmean(each)) if not np.isnan(each).all() else math.nan,
+        mean=float(100 * per_seed.mean()),
+        deviation=float(100 * per_seed.std(ddof=1)) if len(per_seed) > 1 else None,
+        interval=None if np.isnan(low) else (low, high),
+        image_mean=float(100 * _mean_of_defined(each)),
     )
 
 
-def _interval(scores: FloatArray) -> tuple[float, float] | None:
-    if not scores.size:
-        return None
-    low, high = np.percentile(scores, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return float(low), float(high)
-
-
-def _members(scores: dict[str, Any], metric: Metric) -> tuple[int, ...] | str:
-    """Class indices of the structure that a metric is about, or the key of a metric over all classes."""
-    if metric.structure is None:
-        return metric.key
+def _counts(matrices: Any, scores: dict[str, Any], metric: Metric) -> StructureCounts:
+    """Counts of confusion matrices [..., C, C] for what a metric is about: its structure, or every class."""
     names = scores["class_names"]
-    return tuple(names.index(name) for name in scores["class_groups"].get(metric.structure, [metric.structure]))
+    structures = [[index] for index in range(len(names))]
+    if metric.structure is not None:
+        members = scores["class_groups"].get(metric.structure, [metric.structure])
+        structures = [[names.index(name) for name in members]]
+    return StructureCounts.from_confusion(np.array(matrices, dtype=np.int64), structures)
 
 
-def _score(counts: FloatArray, structure: tuple[int, ...] | str) -> FloatArray:
-    """Score of confusion matrices [..., C, C]: Dice of a structure, accuracy, or mean IoU over classes that occur."""
-    hit = np.diagonal(counts, axis1=-2, axis2=-1)
-    with np.errstate(invalid="ignore"):
-        if structure == "accuracy":
-            return np.asarray(hit.sum(axis=-1) / counts.sum(axis=(-2, -1)))
-        if structure == "mean_iou":
-            iou = hit / (counts.sum(axis=-1) + counts.sum(axis=-2) - hit)
-            return np.asarray(np.nanmean(iou, axis=-1))
-        inside = np.zeros(counts.shape[-1], dtype=bool)
-        inside[list(structure)] = True
-        true, predicted = counts[..., inside, :].sum(axis=(-2, -1)), counts[..., inside].sum(axis=(-2, -1))
-        both = counts[..., inside, :][..., inside].sum(axis=(-2, -1))
-        return np.asarray(2 * both / (true + predicted))
+def _score(counts: StructureCounts, metric: Metric) -> FloatArray:
+    """Score of each element of the counts, 0..1."""
+    if metric == ACCURACY:
+        return counts.accuracy()
+    if metric.structure is not None:
+        return counts.rates()["dice"][..., 0]
+    return _mean_of_defined(counts.rates()["iou"], axis=-1)
+
+
+def _mean_of_defined(values: FloatArray, axis: int | None = None) -> FloatArray:
+    with warnings.catch_warnings():
+        # NaN is the answer where nothing is defined.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanmean(values, axis=axis))

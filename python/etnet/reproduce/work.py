@@ -8,16 +8,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from etnet import __version__
-from etnet.config.schema import Recipe
-from etnet.data.dataset import SegmentationDataset
-from etnet.data.datasets import open_dataset
-from etnet.data.io import write_png
 from etnet.errors import UsageError
 from etnet.inference.backends.torch_backend import resolve_device
-from etnet.inference.evaluate import WHOLE_IMAGE, EvaluationReport, evaluate, write_per_image
-from etnet.inference.predictor import Predictor
 from etnet.output import disk_faults, write_json
-from etnet.reproduce.job import SCORES_FORMAT, Job, pictured
+from etnet.reproduce.job import Job
+from etnet.reproduce.scoring import score
 from etnet.training.tracking import Observer
 from etnet.training.trainer import TrainingResult, train
 
@@ -50,7 +45,7 @@ def carry_out(job: Job, observer: Observer) -> bool:
             return False
     if job.scores() is None:
         observer.on_message(f"Scoring the test images with {job.weights}")
-        _score(job)
+        score(job)
     return True
 
 
@@ -93,40 +88,4 @@ def _facts(job: Job, result: TrainingResult) -> dict[str, object]:
         "encoder": model.encoder if model.traits.has_encoder else "its own",
         "encoder_weights": model.encoder_weights if model.traits.has_encoder else "none",
         "training_seconds": round(job.training_seconds(), 1),
-    }
-
-
-def _score(job: Job) -> None:
-    recipe = job.recipe
-    dataset = open_dataset(recipe.data, job.data_root, "test", seed=recipe.training.seed)
-    folder = job.evaluation_folder
-    with disk_faults(folder):
-        (folder / "masks").mkdir(parents=True, exist_ok=True)
-    with Predictor.load(job.weights, backend="torch", device=job.device) as predictor:
-        report = evaluate(
-            predictor, dataset, class_names=recipe.data.class_names, ignore_index=recipe.data.ignore_index
-        )
-        write_json(folder / "metrics.json", report.to_dict())
-        write_per_image(report, folder / "per_image.csv")
-        _write_masks(job, predictor, dataset)
-    write_json(job.scores_file, _counts(job, report))
-
-
-def _write_masks(job: Job, predictor: Predictor, dataset: SegmentationDataset) -> None:
-    for image_id in pictured(dataset.ids):
-        sample = dataset.load(dataset.ids.index(image_id))
-        labels = predictor.predict(sample.image, probabilities=False).labels
-        write_png(job.evaluation_folder / "masks" / f"{image_id}.png", labels)
-
-
-def _counts(job: Job, report: EvaluationReport) -> dict[str, object]:
-    """Confusion matrices per image, from which every figure of the tables follows."""
-    recipe: Recipe = job.recipe
-    return {
-        "format": SCORES_FORMAT,
-        "centers": job.centers,
-        "region": WHOLE_IMAGE,
-        "class_names": list(recipe.data.class_names),
-        "class_groups": {name: list(members) for name, members in recipe.data.class_groups.items()},
-        "images": [{"id": image.id, "matrix": image.matrices[WHOLE_IMAGE].tolist()} for image in report.images],
     }
