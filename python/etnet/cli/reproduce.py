@@ -172,7 +172,7 @@ def _close(ctx: click.Context, result: TableResult, progress: Progress, *, as_js
         ctx.exit(128 + progress.signal_number)
     closing_lines(request.folder, _next_command(result), to_stderr=as_json)
     problems = [f"{title}: {error}" for title, error in progress.failures.items()]
-    problems += result.plan.broken.values()
+    problems += [sentence for key, sentence in result.plan.broken.items() if key in request.datasets]
     if problems:
         raise SomeFilesFailed(
             f"{counted(len(problems), 'run')} of the table failed, the others are in it; the first is {problems[0]}"
