@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "Make an ONNX file that runs without PyTorch.",
     "build-engine": "Build a TensorRT engine.",
     "benchmark": "Compare formats: size, scores, latency, memory.",
+    "reproduce": "Train and score what stands in the paper's tables, beside the paper's numbers.",
     "inspect": "Show what a model file is and whether it runs here.",
     "doctor": "Show what is installed, what works and what is missing.",
 }
