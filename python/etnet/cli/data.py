@@ -87,8 +87,9 @@ def check_command(
 ) -> None:
     """Check the data folder DIR before training on it.
 
-    Every file is read once. An error is something that training would refuse, in the same words; a warning is
-    something that would make results misleading. Nothing in DIR is changed.
+    Every file is read once. An error is something that training or evaluation refuses, in the same words, or that makes
+    a score worthless, such as an image in both parts; a warning is something that may make results misleading. Nothing
+    in DIR is changed.
 
     Exit code: 0 without errors, 3 with errors.
     """

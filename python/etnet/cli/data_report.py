@@ -125,7 +125,7 @@ def _print_verdict(report: CheckReport, recipe: str) -> None:
     console = output()
     if report.errors:
         verdict = (
-            f"\n{counted(report.errors, 'error')}: training would refuse this folder. Settle them and check again."
+            f"\n{counted(report.errors, 'error')}: training or evaluation would refuse this folder. Settle them and check again."
         )
         console.print(Text(verdict, "bold red"), soft_wrap=True)
         return

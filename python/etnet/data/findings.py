@@ -22,7 +22,8 @@ class Finding:
     """One thing that is wrong, or worth knowing.
 
     Attributes:
-        severity: `error`: training refuses; `warning`: results may be misleading; `note`: nothing to do.
+        severity: `error`: training or evaluation refuses, or a score would be worthless; `warning`: results may be
+            misleading; `note`: nothing to do.
         rule: Short name of what was looked for, stable for programs that read the JSON report.
         sentence: What, where, got, expected, what to do.
         files: Every file that it is about.
