@@ -124,9 +124,8 @@ def _below(path: Path, root: Path) -> str:
 def _print_verdict(report: CheckReport, recipe: str) -> None:
     console = output()
     if report.errors:
-        verdict = (
-            f"\n{counted(report.errors, 'error')}: training or evaluation would refuse this folder. Settle them and check again."
-        )
+        refused = f"{counted(report.errors, 'error')}: training or evaluation would refuse this folder."
+        verdict = f"\n{refused} Settle them and check again."
         console.print(Text(verdict, "bold red"), soft_wrap=True)
         return
     warnings = sum(finding.severity == "warning" for finding in report.findings)
