@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from etnet.errors import EtnetError
     from etnet.inference.predictor import Predictor
+    from etnet.inference.two_stage import open_predictor
     from etnet.losses import EdgeSupervisedLoss, LovaszSoftmax
     from etnet.models import ETNet
 
@@ -22,9 +23,10 @@ _HOME = {
     "EtnetError": "etnet.errors",
     "LovaszSoftmax": "etnet.losses",
     "Predictor": "etnet.inference.predictor",
+    "open_predictor": "etnet.inference.two_stage",
 }
 
-__all__ = ["ETNet", "EdgeSupervisedLoss", "EtnetError", "LovaszSoftmax", "Predictor", "__version__"]
+__all__ = ["ETNet", "EdgeSupervisedLoss", "EtnetError", "LovaszSoftmax", "Predictor", "__version__", "open_predictor"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,8 @@ from etnet.types import Contract
 
 METADATA_KEY = "etnet"
 FORMAT_VERSION = 1
+BUNDLE_FILE = "bundle.json"
+"""Describes a folder with the two networks of a localized segmentation; see `etnet.inference.bundle`."""
 TRAINING_PREFIX = "training/"
 """Tensors under this prefix are the state of a training run (optimizer, random generators), not the network."""
 
@@ -149,6 +151,11 @@ def resolve_model(path: Path) -> Path:
         candidate = path / "weights" / f"{name}.safetensors"
         if candidate.is_file():
             return candidate
+    if (path / BUNDLE_FILE).is_file():
+        raise ModelFileError(
+            f"{path}: is a bundle of two networks, which etnet infer, evaluate and inspect take (in Python "
+            "etnet.open_predictor); here name one of the two model files in it"
+        )
     raise ModelFileError(
         f"{path}: holds no weights/best.safetensors or weights/last.safetensors; is it a run directory?"
     )

@@ -39,11 +39,14 @@ class Prediction:
         labels: Most probable class per pixel [H, W], uint8.
         probabilities: Softmax over classes [C, H, W], float32, in 0..1; None when it was not asked for.
         edges: Probability of a boundary times 255, rounded [H, W], uint8; None for a network without edge guidance.
+        center: (row, column) of the region of interest that was segmented, in pixels, the middle of the first pixel at
+            (0.5, 0.5); None where the whole image was.
     """
 
     labels: UInt8Array
     probabilities: Float32Array | None
     edges: UInt8Array | None
+    center: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,20 @@ from etnet.inference.model_file import ModelDescription
 from etnet.inference.predictor import Predictor
 from etnet.manifest import read_weights_info
 from etnet.sidecar import sidecar_path
-from etnet.types import Contract, UInt8Array
+from etnet.types import Contract, RegionOfInterest, UInt8Array
 from helpers.weights import small_recipe, write_confident
 
 CLASS_NAMES = ("background", "vessel", "optic_disc")
 CLASS_COLORS = ((0, 0, 0), (46, 204, 113), (231, 76, 60))
 
 
-def contract(num_classes: int = 3, *, image_size: tuple[int, int] | None = None, size_multiple: int = 16) -> Contract:
+def contract(
+    num_classes: int = 3,
+    *,
+    image_size: tuple[int, int] | None = None,
+    size_multiple: int = 16,
+    roi: RegionOfInterest | None = None,
+) -> Contract:
     """A contract of up to three classes."""
     return Contract(
         class_names=CLASS_NAMES[:num_classes],
@@ -34,6 +40,7 @@ def contract(num_classes: int = 3, *, image_size: tuple[int, int] | None = None,
         std=(1.0, 1.0, 1.0),
         size_multiple=size_multiple,
         image_size=image_size,
+        roi=roi,
     )
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from etnet.errors import UsageError
-from etnet.models import ETNetOutput
+from etnet.models import ETNetOutput, SegmentationNetwork
 
-SIZES = [(64, 64), (96, 160), (16, 32)]
+SIZES = [(4, 4), (6, 10), (1, 2)]
+"""Heights and widths, in multiples of what the network takes."""
 
 
 def random_images(*shape: int, seed: int = 0) -> Tensor:
@@ -19,7 +20,8 @@ def random_images(*shape: int, seed: int = 0) -> Tensor:
 
 def tensors_of(output: ETNetOutput) -> list[Tensor]:
     """The logits that there are."""
-    return [logits for logits in output if logits is not None]
+    edges = [] if output.edge_logits is None else [output.edge_logits]
+    return [output.seg_logits, *edges, *output.side_logits]
 
 
 def open_residual_branches(network: nn.Module) -> None:
@@ -30,29 +32,45 @@ def open_residual_branches(network: nn.Module) -> None:
                 layer.weight.fill_(1.0)
 
 
+def remove_dropout(network: nn.Module) -> None:
+    """Make training deterministic: compiled code draws its random numbers in another order."""
+    for layer in network.modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
+            layer.p = 0.0
+
+
 class ModelTester:
     """Tests that hold for any network [N, 3, H, W] -> ETNetOutput.
 
     A subclass overrides `build`, which returns a new network in training mode with the same weights every time, and
-    says what it gives in `num_classes` and `has_edges`.
+    says what it takes in `size_multiple` and what it gives in `num_classes`, `has_edges` and `side_outputs`.
     """
 
     num_classes = 3
     has_edges = True
+    side_outputs = 0
+    size_multiple = 16
 
-    def build(self) -> nn.Module:
+    def build(self) -> SegmentationNetwork:
         raise NotImplementedError
 
     @pytest.mark.parametrize("size", SIZES)
     def test_logits_have_the_size_of_the_images(self, size):
         network = self.build().eval()
+        size = tuple(self.size_multiple * side for side in size)
         with torch.no_grad():
             output = network(random_images(2, 3, *size))
         assert output.seg_logits.shape == (2, self.num_classes, *size)
         assert (output.edge_logits is not None) == self.has_edges
         if self.has_edges:
             assert output.edge_logits.shape == (2, 2, *size)
+        assert [side.shape for side in output.side_logits] == [output.seg_logits.shape] * self.side_outputs
         assert all(logits.dtype == torch.float32 and logits.isfinite().all() for logits in tensors_of(output))
+
+    def test_it_says_what_it_is(self):
+        network = self.build()
+        assert (network.num_classes, network.has_edges) == (self.num_classes, self.has_edges)
+        assert network.size_multiple == self.size_multiple
 
     def test_a_gradient_reaches_every_parameter(self):
         network = self.build()
@@ -107,7 +125,8 @@ class ModelTester:
 
     @pytest.mark.parametrize("size", [(65, 64), (64, 8), (0, 64)])
     def test_a_size_that_does_not_fit_names_the_size_to_pad_to(self, size):
-        padded = "x".join(str(max(16, -(-side // 16) * 16)) for side in size)
+        step = self.size_multiple
+        padded = "x".join(str(max(step, -(-side // step) * step)) for side in size)
         with pytest.raises(UsageError, match=padded):
             self.build()(torch.zeros(1, 3, *size))
 
@@ -146,6 +165,7 @@ class ModelTester:
         losses = []
         for compiled in (False, True):
             network = self.build()
+            remove_dropout(network)
             step = torch.compile(network) if compiled else network
             loss = sum(logits.square().mean() for logits in tensors_of(step(images)))
             loss.backward()

@@ -12,8 +12,11 @@ from PIL import Image
 
 from etnet.errors import DataError, EnvironmentFault
 from etnet.inference.folder import assign_output_names, find_images, predict_folder
+from etnet.inference.overlay import enlargement
 from etnet.inference.predictor import Predictor
+from etnet.types import RegionOfInterest
 from helpers.backends import CLASS_COLORS, PixelBackend, contract, image_of, random_labels
+from helpers.bundles import draw_disc, pixel_bundle
 
 
 def save(path: Path, labels: np.ndarray, **options) -> np.ndarray:
@@ -240,7 +243,7 @@ def test_a_full_disk_stops_with_whole_files_only(tmp_path, monkeypatch):
     with pytest.raises(EnvironmentFault, match="No space left on device"):
         run(tmp_path / "images", tmp_path / "out")
     left = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
-    assert left == ["edges/a.png", "failed.csv", "masks/a.png"]
+    assert left == ["edges/a.png", "failed.csv", "masks/a.png", "measurements.csv"]
 
 
 def test_errors_of_the_program_are_not_taken_for_bad_files(tmp_path):
@@ -277,3 +280,62 @@ def test_progress_is_told_about_every_file_done_or_failed(tmp_path):
     seen: list[str] = []
     run(tmp_path / "images", tmp_path / "out", on_image=seen.append)
     assert seen == sorted(path.name for path in (tmp_path / "images").iterdir())
+
+
+def measurement_rows(output: Path) -> list[dict[str, str]]:
+    with (output / "measurements.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_areas_of_every_image_are_in_a_table_that_names_their_unit(tmp_path):
+    labels = {name: save(tmp_path / f"images/{name}.png", random_labels(9, 12, seed=i)) for i, name in enumerate("ab")}
+    outcome = run(tmp_path / "images", tmp_path / "out")
+    assert measurement_rows(tmp_path / "out") == [
+        {
+            "file": f"{name}.png",
+            "height_px": "9",
+            "width_px": "12",
+            "vessel_area_px": str(np.count_nonzero(item == 1)),
+            "optic_disc_area_px": str(np.count_nonzero(item == 2)),
+        }
+        for name, item in labels.items()
+    ]
+    assert outcome.to_dict()["images"][0]["measurements"]["vessel_area_px"] == np.count_nonzero(labels["a"] == 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_bundle_segments_the_region_it_finds_and_lists_the_images_in_which_it_finds_none(tmp_path, batch_size):
+    roi = RegionOfInterest(side=0.4, size=48)
+    discs = {name: draw_disc((100, 120), (40 + 5 * i, 50 + 9 * i), 12) for i, name in enumerate("abd")}
+    for name, labels in discs.items():
+        save(tmp_path / f"images/{name}.png", labels)
+    save(tmp_path / "images/c.png", np.zeros((100, 120), np.uint8))
+    (tmp_path / "out").mkdir()
+    outcome = predict_folder(
+        pixel_bundle(roi), find_images(tmp_path / "images"), tmp_path / "out", overlay=True, batch_size=batch_size
+    )
+    for name, labels in discs.items():
+        np.testing.assert_array_equal(stored(tmp_path / f"out/masks/{name}.png"), labels)
+        np.testing.assert_array_equal(stored(tmp_path / f"out/edges/{name}.png"), labels * 100)
+    ((file, reason),) = failed_rows(tmp_path / "out")[1:]
+    assert file == "c.png"
+    assert "the optic disc was not localized" in reason
+    assert [item.file for item in outcome.done] == ["a.png", "b.png", "d.png"]
+    first = measurement_rows(tmp_path / "out")[0]
+    assert (first["center_row_px"], first["center_column_px"]) == ("40.0000", "50.0000")
+    assert first["vertical_cup_to_disc_ratio"] == "0.5000"
+
+
+def test_the_overlay_of_a_bundle_shows_the_region(tmp_path):
+    save(tmp_path / "images/a.png", draw_disc((200, 240), (100, 120), 12))
+    (tmp_path / "out").mkdir()
+    roi = RegionOfInterest(side=0.4, size=96)
+    predict_folder(pixel_bundle(roi), find_images(tmp_path / "images"), tmp_path / "out", overlay=True)
+    picture = stored(tmp_path / "out/overlays/a.png")
+    factor = enlargement(200, 240)
+    # Rows 52..147 and columns 72..167 of the image; what is not disc is black but for the frame.
+    lit = picture[: 200 * factor].min(axis=2) > 40
+    rows, columns = np.nonzero(lit)
+    assert np.array([rows.min(), rows.max(), columns.min(), columns.max()]) // factor == pytest.approx(
+        [52, 147, 72, 167], abs=1
+    )

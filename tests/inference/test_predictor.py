@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etnet.errors import CheckFailed, DataError, EnvironmentFault, ModelFileError
+from etnet.data.roi import window_around
+from etnet.errors import CheckFailed, DataError, EnvironmentFault, ModelFileError, UsageError
 from etnet.inference.backends import NOT_FINITE
 from etnet.inference.predictor import Predictor
+from etnet.types import RegionOfInterest
 from helpers.backends import PixelBackend, contract, image_of, random_labels
 
 
@@ -159,3 +161,59 @@ print(Predictor(PixelBackend(), contract()).predict(np.ones((5, 7, 3), np.uint8)
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "35"
+
+
+@settings(max_examples=40, deadline=None)
+@given(row=st.floats(0, 40), column=st.floats(0, 50))
+def test_a_region_of_interest_is_segmented_in_the_geometry_of_the_whole_image(row, column):
+    labels = random_labels(40, 50)
+    rule = contract(roi=RegionOfInterest(side=0.48, size=24))
+    prediction = Predictor(PixelBackend(), rule).predict(image_of(labels), center=(row, column))
+    inside = window_around((row, column), labels.shape, rule.roi).inside(labels.shape)
+    expected = np.where(inside, labels, 0)
+    np.testing.assert_array_equal(prediction.labels, expected)
+    np.testing.assert_array_equal(prediction.edges, expected * 100)
+    np.testing.assert_array_equal(prediction.probabilities.argmax(0), expected)
+    np.testing.assert_array_equal(prediction.probabilities.sum(0), 1)
+    assert prediction.center == (row, column)
+    assert (prediction.labels.dtype, prediction.edges.dtype) == (np.uint8, np.uint8)
+
+
+def test_labels_of_a_resized_region_are_the_most_probable_class_at_the_size_of_the_image():
+    labels = np.zeros((60, 80), np.uint8)
+    labels[20:50, 30:60] = 2
+    predictor = Predictor(PixelBackend(), contract(roi=RegionOfInterest(side=0.5, size=64)))
+    prediction = predictor.predict(image_of(labels), center=(35.0, 45.0))
+    np.testing.assert_array_equal(prediction.labels, prediction.probabilities.argmax(0))
+    short = predictor.predict(image_of(labels), center=(35.0, 45.0), probabilities=False)
+    np.testing.assert_array_equal(short.labels, prediction.labels)
+    assert np.count_nonzero(prediction.labels == 2) == pytest.approx(900, rel=0.08)
+
+
+def test_images_of_any_size_share_a_run_when_the_region_has_a_fixed_size():
+    backend = PixelBackend(input_size=(32, 32))
+    predictor = Predictor(backend, contract(roi=RegionOfInterest(side=0.5, size=32)))
+    labels = [random_labels(40, 64), random_labels(70, 64, seed=1)]
+    centers = [(20.0, 30.0), (69.0, 0.0)]
+    predictions = predictor.predict_batch([image_of(item) for item in labels], centers=centers)
+    assert backend.shapes == [(2, 32, 32, 3)]
+    assert [item.center for item in predictions] == centers
+    assert [item.labels.shape for item in predictions] == [(40, 64), (70, 64)]
+    for prediction, wanted in zip(predictions, labels, strict=True):
+        assert set(np.unique(prediction.labels[wanted == 0])) == {0}
+
+
+def test_without_a_centre_the_command_that_finds_it_is_named():
+    predictor = Predictor(PixelBackend(), contract(roi=RegionOfInterest(side=0.5, size=32)))
+    assert predictor.needs_center
+    with pytest.raises(UsageError, match="etnet bundle LOCALIZER SEGMENTER"):
+        predictor.predict(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_regions_that_are_cut_already_need_no_centre():
+    predictor = Predictor(PixelBackend(), contract(roi=RegionOfInterest(side=0.5, size=32)))
+    regions = predictor.of_regions()
+    labels = random_labels(32, 32)
+    assert not regions.needs_center
+    np.testing.assert_array_equal(regions.predict(image_of(labels)).labels, labels)
+    assert regions.of_regions() is regions

@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etnet.errors import DataError
-from etnet.inference.preprocess import fit, plan, restore
+from etnet.errors import DataError, UsageError
+from etnet.inference.preprocess import (
+    fit,
+    paste_plane,
+    paste_probabilities,
+    plan,
+    region_contract,
+    restore,
+    restore_labels,
+)
+from etnet.types import RegionOfInterest
 from helpers.backends import contract
 
 
@@ -83,3 +92,96 @@ def test_arrays_that_are_no_rgb_image_are_refused(image, message):
 def test_planning_rounds_up_to_the_multiple():
     geometry = plan((584, 565), contract())
     assert geometry.padded == (592, 576)
+
+
+def region(*, side: float, size: int) -> RegionOfInterest:
+    return RegionOfInterest(side=side, size=size)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(2, 60),
+    row=st.floats(0, 1),
+    column=st.floats(0, 1),
+    share=st.floats(0.05, 1.0),
+)
+def test_a_region_comes_back_to_the_pixels_it_was_cut_from(height, width, row, column, share):
+    image = noise(height, width)
+    # The network's size is that of the window, so that nothing is resized and every pixel can be told from the others.
+    roi = region(side=share, size=max(1, round(share * width)))
+    center = (row * height, column * width)
+    padded, geometry = fit(image, contract(size_multiple=16, roi=roi), center=center)
+    assert padded.shape[0] % 16 == 0
+    assert padded.shape[0] == padded.shape[1]
+    visible = geometry.window.inside(image.shape)
+    restored = paste_plane(restore_labels(padded[..., 1], geometry), geometry)
+    np.testing.assert_array_equal(restored[visible], image[..., 1][visible])
+    assert not restored[~visible].any()
+    # The centre is in the middle of the square, to half a pixel.
+    assert abs(geometry.window.top + geometry.window.side / 2 - center[0]) <= 0.5
+    assert abs(geometry.window.left + geometry.window.side / 2 - center[1]) <= 0.5
+
+
+def test_probabilities_outside_the_region_are_those_of_certain_background():
+    maps = np.random.default_rng(0).random((3, 16, 16), dtype=np.float32)
+    _, geometry = fit(noise(40, 50), contract(roi=region(side=0.2, size=16)), center=(2.0, 48.0))
+    whole = paste_probabilities(restore(maps, geometry), geometry)
+    inside = geometry.window.inside((40, 50))
+    assert whole.shape == (3, 40, 50)
+    assert (whole[0][~inside] == 1).all()
+    assert not whole[1:, ~inside].any()
+    # Rows 0..6 and columns 43..49 of a square of 10 pixels that begins at row -3, column 43.
+    assert geometry.window == (-3, 43, 10)
+    np.testing.assert_array_equal(whole[:, :7, 43:], restore(maps, geometry)[:, 3:, :7])
+
+
+@pytest.mark.parametrize("size", [64, 128, 208])
+def test_cutting_and_pasting_a_resized_region_does_not_shift_a_shape(size):
+    rows, columns = np.mgrid[:117, :193] + 0.5
+    disc = ((rows - 40.0) ** 2 + (columns - 150.0) ** 2 < 15**2).astype(np.uint8) * 255
+    # The square of 100 pixels reaches beyond the top and the right border; its centre is not that of the disc.
+    rule = contract(roi=region(side=100 / 193, size=size))
+    padded, geometry = fit(np.repeat(disc[..., None], 3, axis=2), rule, center=(45.2, 161.7))
+    assert padded.shape == (size, size, 3)
+    weight = paste_probabilities(restore(as_maps(padded), geometry), geometry)[1]
+    centre = (float((rows * weight).sum() / weight.sum()), float((columns * weight).sum() / weight.sum()))
+    assert centre == pytest.approx((40, 150), abs=0.05)
+    assert weight.sum() / 255 == pytest.approx(np.pi * 15**2, rel=0.02)
+
+
+def test_a_region_beyond_the_border_is_continued_by_reflection():
+    image = np.arange(20, dtype=np.uint8)[None, :, None].repeat(20, 0).repeat(3, 2)
+    padded, _ = fit(image, contract(roi=region(side=0.8, size=16)), center=(10.0, 2.0))
+    assert padded[0, :, 0].tolist() == [6, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_network_for_regions_names_the_command_that_finds_the_centre():
+    with pytest.raises(UsageError, match="etnet bundle"):
+        fit(noise(20, 20), contract(roi=region(side=0.5, size=16)))
+
+
+def test_a_centre_for_a_network_that_sees_the_whole_image_is_refused():
+    with pytest.raises(UsageError, match="whole images"):
+        fit(noise(20, 20), contract(), center=(10.0, 10.0))
+
+
+@pytest.mark.parametrize("center", [(-1.0, 5.0), (5.0, 30.5), (21.0, 5.0), (float("nan"), 5.0), (5.0, float("inf"))])
+def test_a_centre_outside_the_image_is_refused(center):
+    with pytest.raises(DataError, match=r"outside the image of 20x30 pixels"):
+        fit(noise(20, 30), contract(roi=region(side=0.5, size=16)), center=center)
+
+
+@pytest.mark.parametrize("center", [(0.0, 0.0), (20.0, 30.0), (0.0, 30.0)])
+def test_a_centre_in_the_corner_of_the_image_is_taken(center):
+    padded, geometry = fit(noise(20, 30), contract(roi=region(side=1.0, size=32)), center=center)
+    assert padded.shape == (32, 32, 3)
+    assert geometry.window.side == 30
+
+
+def test_the_contract_of_regions_takes_them_whole_at_the_network_size():
+    rule = region_contract(contract(roi=region(side=0.3, size=48)))
+    assert (rule.roi, rule.image_size) == (None, (48, 48))
+    padded, _ = fit(noise(20, 30), rule)
+    assert padded.shape == (48, 48, 3)
+    assert region_contract(contract(image_size=(40, 64))) == contract(image_size=(40, 64))

@@ -12,6 +12,7 @@ from etnet.losses import EdgeSupervisedLoss, LovaszSoftmax
 class Output(NamedTuple):
     seg_logits: torch.Tensor
     edge_logits: torch.Tensor | None
+    side_logits: tuple[torch.Tensor, ...] = ()
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_default_alpha_is_the_papers():
 
 def test_gradient_reaches_both_outputs(batch):
     EdgeSupervisedLoss()(*batch).total.backward()
-    assert all(torch.count_nonzero(logits.grad) > 0 for logits in batch[0])
+    assert all(torch.count_nonzero(logits.grad) > 0 for logits in batch[0][:2])
 
 
 @pytest.mark.parametrize(("alpha", "silent"), [(1.0, 1), (0.0, 0)])
@@ -69,7 +70,7 @@ def test_ignored_pixels_are_left_out_of_both_terms(batch):
     output, masks, edges = batch
     masks[0], edges[0] = 255, 255
     EdgeSupervisedLoss(ignore_index=255)(output, masks, edges).total.backward()
-    for logits in output:
+    for logits in output[:2]:
         assert torch.count_nonzero(logits.grad[0]) == 0
         assert torch.count_nonzero(logits.grad[1]) > 0
 
@@ -78,7 +79,7 @@ def test_per_image_averages_the_images(batch):
     output, masks, edges = batch
     terms = EdgeSupervisedLoss(per_image=True)(*batch)
     single = [
-        EdgeSupervisedLoss()(Output(*(part[n : n + 1] for part in output)), masks[n : n + 1], edges[n : n + 1])
+        EdgeSupervisedLoss()(Output(*(part[n : n + 1] for part in output[:2])), masks[n : n + 1], edges[n : n + 1])
         for n in range(2)
     ]
     assert terms.total.item() == pytest.approx(sum(one.total.item() for one in single) / 2, rel=1e-5)
@@ -96,3 +97,15 @@ def test_both_terms_are_computed_by_the_method_asked_for(batch, method):
     terms = EdgeSupervisedLoss(method=method)(*batch)
     assert terms.seg.item() == LovaszSoftmax(method=method)(output.seg_logits, masks).item()
     assert terms.edge.item() == LovaszSoftmax(method=method)(output.edge_logits, edges).item()
+
+
+def test_side_outputs_are_averaged_with_the_class_scores(batch):
+    output, masks, edges = batch
+    generator = torch.Generator().manual_seed(1)
+    sides = tuple(torch.randn(2, 3, 6, 7, generator=generator).requires_grad_() for _ in range(2))
+    terms = EdgeSupervisedLoss(0.3)(output._replace(side_logits=sides), masks, edges)
+    losses = [LovaszSoftmax()(logits, masks).item() for logits in (output.seg_logits, *sides)]
+    assert terms.seg.item() == pytest.approx(sum(losses) / 3, rel=1e-6)
+    assert terms.total.item() == pytest.approx(0.3 * terms.seg.item() + 0.7 * terms.edge.item(), rel=1e-6)
+    terms.total.backward()
+    assert all(torch.count_nonzero(logits.grad) > 0 for logits in (output.seg_logits, *sides))

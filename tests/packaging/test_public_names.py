@@ -10,7 +10,15 @@ import pytest
 import etnet
 
 EXPECTED = {
-    "etnet": ["ETNet", "EdgeSupervisedLoss", "EtnetError", "LovaszSoftmax", "Predictor", "__version__"],
+    "etnet": [
+        "ETNet",
+        "EdgeSupervisedLoss",
+        "EtnetError",
+        "LovaszSoftmax",
+        "Predictor",
+        "__version__",
+        "open_predictor",
+    ],
     "etnet.losses": ["EdgeSupervisedLoss", "LossTerms", "LovaszSoftmax"],
 }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etnet.cli.console import closing_lines, counted, newest_model, note
-from etnet.cli.export import SizeType
+from etnet.cli.export import SizeType, tell_regions
 
 if TYPE_CHECKING:
     from etnet.export.benchmark import BenchmarkPlan, Row
@@ -125,7 +125,7 @@ def command(
         real_images=subject.origin is not None,
     )
     folder = create_output_folder(output_folder, parent=RUNS, name=run_name(path))
-    _tell_subject(path, subject)
+    _tell_subject(path, subject, data)
     files = ModelFiles(path, folder, size=subject.size, batch=(1, 1, max(batches)), calibration=subject.calibration)
     rows = run_benchmark(plan, files, progress=note)
     report = _report(path, subject, plan, rows)
@@ -137,11 +137,13 @@ def command(
     _check(rows, floors)
 
 
-def _tell_subject(path: Path, subject: Subject) -> None:
+def _tell_subject(path: Path, subject: Subject, data: Path | None) -> None:
     size = "{}x{}".format(*subject.size) if subject.size is not None else "free size"
     if subject.origin is None:
         note(f"Timing {path} at {size} on noise, without scores: {subject.without_images}")
     else:
+        if data is not None and all(item.mask is None for item in subject.images):
+            tell_regions(data, subject.contract)
         masks = "" if any(item.mask is not None for item in subject.images) else " without masks"
         count = counted(len(subject.images), "image")
         note(f"Comparing formats of {path} at {size} on {count}{masks} of {subject.origin}")

@@ -273,7 +273,7 @@ def _is_same_export(onnx: Path, planned: Sidecar) -> bool:
 
 
 def _images(source: _Source, folder: Path | None) -> list[ComparisonImage]:
-    from etnet.cli.export import comparison_images
+    from etnet.cli.export import comparison_images, tell_regions
     from etnet.export.images import load_folder
     from etnet.manifest import read_weights_info
     from etnet.onnx_sidecar import describe_onnx
@@ -287,6 +287,7 @@ def _images(source: _Source, folder: Path | None) -> list[ComparisonImage]:
     if folder is None:
         return []
     sidecar = describe_onnx(source.onnx)
+    tell_regions(folder, sidecar.contract)
     return load_folder(folder, sidecar.contract, sidecar.input.size)
 
 

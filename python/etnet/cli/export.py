@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from etnet.inference.compare import Comparison, ComparisonImage
     from etnet.manifest import WeightsInfo
     from etnet.sidecar import QuantizedFor, Sidecar
+    from etnet.types import Contract
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -132,7 +133,7 @@ def command(
     """
     from etnet.errors import UsageError
 
-    _require_exporter()
+    require_exporter()
     from etnet.export.checked import ExportRequest, export_checked
     from etnet.manifest import read_weights_info, resolve_model
     from etnet.output import json_text
@@ -162,7 +163,8 @@ def command(
     closing_lines(target, f"etnet infer YOUR_IMAGES --model {shlex.quote(str(target))}", to_stderr=as_json)
 
 
-def _require_exporter() -> None:
+def require_exporter() -> None:
+    """Refuse to export where a package for it is missing."""
     from importlib.util import find_spec
 
     from etnet.errors import EnvironmentFault
@@ -220,7 +222,7 @@ def choose_size(info: WeightsInfo, size: tuple[int, int] | None, *, dynamic: boo
         raise UsageError("--size and --dynamic exclude each other; --dynamic takes images of all sizes")
     if size is not None:
         # Before images are resized to it.
-        check_size(size, multiple=info.contract.size_multiple)
+        check_size(size, multiple=info.contract.size_multiple, roi=info.contract.roi)
     if dynamic or size is not None:
         return size
     suggested, reason = suggest_size(info)
@@ -246,6 +248,7 @@ def comparison_images(info: WeightsInfo, folder: Path | None, size: tuple[int, i
     from etnet.export.images import load_folder, load_run_images, open_run_images
 
     if folder is not None:
+        tell_regions(folder, info.contract)
         return load_folder(folder, info.contract, size)
     try:
         found: RunImages = open_run_images(info)
@@ -255,7 +258,16 @@ def comparison_images(info: WeightsInfo, folder: Path | None, size: tuple[int, i
         ) from error
     if found.kind == "training":
         warn("nothing was held out in this run; the comparison is on images that it was trained on")
-    return load_run_images(found, info.contract, size)
+    return load_run_images(found, info.contract, size, ignore_index=info.recipe.data.ignore_index)
+
+
+def tell_regions(folder: Path, contract: Contract) -> None:
+    """Say how images without masks are taken by a network that segments a region of interest."""
+    if contract.roi is not None:
+        note(
+            f"The network segments regions of interest, and the images of {folder} have no masks to find them by: each "
+            f"image is taken as such a region, cut already, and resized to {contract.roi.size}x{contract.roi.size}"
+        )
 
 
 def calibration_images(info: WeightsInfo, folder: Path | None, size: tuple[int, int] | None) -> list[Any]:
@@ -264,6 +276,7 @@ def calibration_images(info: WeightsInfo, folder: Path | None, size: tuple[int, 
 
     if folder is None:
         return []
+    tell_regions(folder, info.contract)
     images = load_folder(folder, info.contract, size)
     note(f"Calibrating with {len(images)} images of {folder}")
     return [item.image for item in images]
@@ -286,7 +299,8 @@ def _print_summary(sidecar: Sidecar, comparison: Comparison | None) -> None:
 
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1, 0, 0))
     size = sidecar.input.size
-    table.add_row("Input", f"{size[0]}x{size[1]}" if size else "any size (padded to multiples of 16)")
+    multiple = sidecar.contract.size_multiple
+    table.add_row("Input", f"{size[0]}x{size[1]}" if size else f"any size (padded to multiples of {multiple})")
     table.add_row("Precision", sidecar.precision)
     table.add_row("File", f"{(sidecar.file_bytes or 0) / 1e6:.1f} MB")
     for name, value in figures(comparison):

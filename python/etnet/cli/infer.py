@@ -12,7 +12,8 @@ from etnet.cli.console import closing_lines, counted, newest_model, note, output
 
 if TYPE_CHECKING:
     from etnet.inference.folder import FolderOutcome, InputImages
-    from etnet.inference.predictor import Predictor
+    from etnet.inference.predictor import ImagePredictor, Predictor
+    from etnet.inference.two_stage import TwoStagePredictor
 
 RUNS = Path("runs/infer")
 
@@ -23,7 +24,7 @@ RUNS = Path("runs/infer")
     "--model",
     type=click.Path(path_type=Path),
     metavar="MODEL",
-    help="Run directory, weights file, ONNX file or engine [default: the newest run].",
+    help="Run directory, weights file, ONNX file, engine or bundle [default: the newest run].",
 )
 @click.option(
     "--output",
@@ -65,20 +66,19 @@ def command(
     etnet infer my_images/ --model runs/train/drive --overlay
 
     Writes masks/ (class indices as 8-bit palette PNG), edges/ (probability of a boundary times 255), overlays/ with
-    --overlay, summary.json and failed.csv. Every mask has the size of its image as displayed: the orientation that a
-    camera noted (EXIF) is applied. Files that cannot be read are listed in failed.csv and the others are still done.
+    --overlay, measurements.csv (areas in pixels and, of optic disc and cup, vertical diameters and their ratio),
+    summary.json and failed.csv. Every mask has the size of its image as displayed: the orientation that a camera noted
+    (EXIF) is applied. Files that cannot be read, and with a bundle those in which the structure was not found, are
+    listed in failed.csv, and the others are still done.
     """
     from etnet.inference.folder import find_images, predict_folder
-    from etnet.inference.predictor import Predictor
-    from etnet.manifest import resolve_model
     from etnet.output import check_output_folder, create_output_folder, json_text, write_json
 
     inputs = find_images(folder)
     if output_folder is not None:
         check_output_folder(output_folder, overwrite=overwrite)
-    weights = resolve_model(model or newest_model())
-    predictor = Predictor.load(weights, backend=backend, device=device, threads=threads)
-    note(f"Segmenting with {weights} on {predictor.backend.name}")
+    opened, predictor = _open(model or newest_model(), backend=backend, device=device, threads=threads)
+    note(f"Segmenting with {opened} on {predictor.runs_on}")
     target = create_output_folder(output_folder, parent=RUNS, name=_results_name(folder))
     (target / "summary.json").unlink(missing_ok=True)
     with predictor, progress_bar() as bar:
@@ -100,8 +100,26 @@ def command(
         click.echo(json_text(summary))
     else:
         _print_counts(outcome, inputs)
-    closing_lines(target, _next_command(folder, weights, overlay=overlay), to_stderr=as_json)
+    closing_lines(target, _next_command(folder, opened, overlay=overlay), to_stderr=as_json)
     _report_failures(outcome, inputs, folder=folder, target=target)
+
+
+def _open(model: Path, *, backend: str, device: str, threads: int | None) -> tuple[Path, Predictor | TwoStagePredictor]:
+    """The file or bundle that MODEL stands for, opened."""
+    from etnet.errors import UsageError
+    from etnet.inference.bundle import is_bundle
+    from etnet.inference.two_stage import open_predictor
+    from etnet.manifest import resolve_model
+
+    path = model if is_bundle(model) else resolve_model(model)
+    predictor = open_predictor(path, backend=backend, device=device, threads=threads)
+    if predictor.needs_center:
+        predictor.close()
+        raise UsageError(
+            f"{path}: segments a region of interest and does not find it; join it with a network that does: etnet "
+            f"bundle LOCALIZER {shlex.quote(str(model))} --output DIR"
+        )
+    return path, predictor
 
 
 def _report_failures(outcome: FolderOutcome, inputs: InputImages, *, folder: Path, target: Path) -> None:
@@ -122,7 +140,7 @@ def _results_name(folder: Path) -> str:
 
 
 def _summary(
-    outcome: FolderOutcome, inputs: InputImages, predictor: Predictor, *, settings: dict[str, Any]
+    outcome: FolderOutcome, inputs: InputImages, predictor: ImagePredictor, *, settings: dict[str, Any]
 ) -> dict[str, Any]:
     from etnet.environment.versions import versions
 
@@ -131,7 +149,7 @@ def _summary(
     return {
         "settings": settings,
         "model": predictor.description.to_dict() if predictor.description else {},
-        "ran_on": predictor.backend.name,
+        "ran_on": predictor.runs_on,
         "versions": versions(),
         "counts": counts,
         **results,
@@ -148,8 +166,8 @@ def _print_counts(outcome: FolderOutcome, inputs: InputImages) -> None:
     )
 
 
-def _next_command(folder: Path, weights: Path, *, overlay: bool) -> str:
-    model = shlex.quote(str(weights))
-    if overlay and weights.suffix == ".safetensors":
+def _next_command(folder: Path, opened: Path, *, overlay: bool) -> str:
+    model = shlex.quote(str(opened))
+    if overlay and (opened.suffix == ".safetensors" or opened.is_dir()):
         return f"etnet evaluate {model} --data LABELLED_DATA"
     return f"etnet infer {shlex.quote(str(folder))} --model {model} --overlay"

@@ -11,7 +11,7 @@ import click
 from etnet.cli.console import messages, output, print_rows
 
 if TYPE_CHECKING:
-    from etnet.inference.inspection import Inspection
+    from etnet.inference.inspection import BundleInspection, Inspection
     from etnet.sidecar import Sidecar
 
 TITLES = {"weights": "Trained weights", "onnx": "ONNX file", "engine": "TensorRT engine"}
@@ -21,7 +21,7 @@ TITLES = {"weights": "Trained weights", "onnx": "ONNX file", "engine": "TensorRT
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON to stdout.")
 def command(file: Path, as_json: bool) -> None:
-    """Show what FILE (a run directory, weights, an ONNX file or an engine) holds, and whether it can run here.
+    """Show what FILE (a run directory, weights, an ONNX file, an engine or a bundle) holds, and if it can run here.
 
     \b
     etnet inspect runs/train/drive/model-fp16.engine
@@ -31,9 +31,17 @@ def command(file: Path, as_json: bool) -> None:
     """
     from rich.text import Text
 
-    from etnet.inference.inspection import inspect_model
+    from etnet.inference.bundle import is_bundle
+    from etnet.inference.inspection import inspect_bundle, inspect_model
     from etnet.output import json_text
 
+    if is_bundle(file):
+        bundle = inspect_bundle(file)
+        if as_json:
+            click.echo(json_text(bundle.to_dict()))
+        else:
+            _show_bundle(bundle)
+        return
     found = inspect_model(file)
     if as_json:
         click.echo(json_text(found.to_dict()))
@@ -48,14 +56,39 @@ def command(file: Path, as_json: bool) -> None:
         )
 
 
+def _show_bundle(bundle: BundleInspection) -> None:
+    from rich.text import Text
+
+    rule = bundle.description.bundle.rule
+    print_rows(
+        [
+            ("Bundle", f"{bundle.description.path} (a localizer and a segmenter)"),
+            ("Runs here", "yes" if bundle.runs_here else "no, see below"),
+            ("Centre of", f"{rule.structure}, at least {rule.min_area:.2%} of the image"),
+        ]
+    )
+    for stage in (bundle.localizer, bundle.segmenter):
+        output().print()
+        print_rows(_rows(stage))
+    output().print(Text.assemble(("Next: ", "bold"), _next_of_bundle(bundle)), soft_wrap=True)
+
+
+def _next_of_bundle(bundle: BundleInspection) -> str:
+    unable = [stage for stage in (bundle.localizer, bundle.segmenter) if not stage.runs_here]
+    command = f"etnet infer YOUR_IMAGES --model {shlex.quote(str(bundle.description.path))}"
+    return unable[0].remedy if unable else command
+
+
 def _rows(found: Inspection) -> list[tuple[str, str]]:
     description, contract = found.description, found.description.contract
+    roi = contract.roi
     rows = [
         (TITLES[found.kind], str(description.path)),
         ("Runs here", f"yes, on {found.where}" if found.runs_here else f"no: {found.problem}"),
         ("Classes", ", ".join(contract.class_names)),
         ("Normalisation", f"mean {_numbers(contract.mean)}, std {_numbers(contract.std)} of 0..255 RGB"),
-        ("Resized to", "{}x{}".format(*contract.image_size) if contract.image_size else "not at all"),
+        ("Resized to", "" if roi else "{}x{}".format(*contract.image_size) if contract.image_size else "not at all"),
+        ("Region", f"{roi.side:g} of the width around a centre, seen at {roi.size}x{roi.size}" if roi else ""),
         ("Precision", description.precision),
     ]
     if description.sidecar is not None:
@@ -91,6 +124,8 @@ def _deployed_rows(sidecar: Sidecar) -> list[tuple[str, str]]:
 
 
 def _next(found: Inspection) -> str:
+    if not found.remedy and found.description.contract.roi is not None:
+        return f"etnet bundle LOCALIZER {shlex.quote(str(found.description.path))} --output DIR"
     return found.remedy or f"etnet infer YOUR_IMAGES --model {shlex.quote(str(found.description.path))}"
 
 

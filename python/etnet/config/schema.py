@@ -146,9 +146,10 @@ class AugmentationSection(Section):
 class ModelSection(Section):
     """The network (paper Sec. 2); `use_egm` and `use_wam` give the rows of Table 3.
 
-    `name` is `etnet` or one of the networks that it is compared with (`etnet.models.MODELS`). `decoder_channels` is read
-    by `etnet` and `multi_task`, `edge_channels` by `etnet`, `encoder` and `encoder_weights` by all but `mnet`; the others
-    ignore them, so that one recipe trains every network. `polar` shows M-Net its region of interest in polar coordinates.
+    `name` is `etnet` or one of the networks that it is compared with (`etnet.models.MODELS`). `decoder_channels` is
+    read by `etnet` and `multi_task`, `edge_channels` by `etnet`, `encoder` and `encoder_weights` by all but `mnet`; the
+    others ignore them, so that one recipe trains every network. `polar` shows M-Net its region of interest in polar
+    coordinates.
     """
 
     name: str = "etnet"

@@ -7,15 +7,18 @@ continued by reflection.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from etnet.config.schema import RoiSection
-from etnet.data.resize import resize_image
-from etnet.types import BoolArray, Float32Array, RegionOfInterest, UInt8Array
+from etnet.data.resize import resize_image, resize_mask
+from etnet.errors import DataError
+from etnet.types import BoolArray, RegionOfInterest, Sample, UInt8Array
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 class Window(NamedTuple):
@@ -63,6 +66,32 @@ def mask_center(mask: UInt8Array, *, ignore_index: int | None = None) -> tuple[f
     return moments["m01"] / moments["m00"] + 0.5, moments["m10"] / moments["m00"] + 0.5
 
 
+def require_center(sample_id: str, mask: UInt8Array, *, ignore_index: int | None = None) -> tuple[float, float]:
+    """The true centre of a sample's region of interest, as `mask_center` gives it.
+
+    Raises:
+        DataError: The mask has nothing to centre it on.
+    """
+    center = mask_center(mask, ignore_index=ignore_index)
+    if center is None:
+        raise DataError(
+            f"{sample_id}: its mask holds only background, so there is no centre for the region of interest; "
+            "leave the image out, or train without data.roi"
+        )
+    return center
+
+
+def true_center(
+    sample: Sample, roi: RegionOfInterest | RoiSection | None, *, ignore_index: int | None = None
+) -> tuple[float, float] | None:
+    """The true centre (row, column) for a network with this region of interest; None for one that needs none.
+
+    Raises:
+        DataError: The mask has nothing to centre the region on.
+    """
+    return None if roi is None else require_center(sample.id, sample.mask, ignore_index=ignore_index)
+
+
 def window_around(center: tuple[float, float], shape: tuple[int, ...], roi: RegionOfInterest | RoiSection) -> Window:
     """The square around a centre in an image of shape (height, width, ...).
 
@@ -76,23 +105,32 @@ def window_around(center: tuple[float, float], shape: tuple[int, ...], roi: Regi
 
 def cut(image: UInt8Array, window: Window, size: int) -> UInt8Array:
     """The square of an RGB image [H, W, 3], resized to [size, size, 3], uint8."""
-    rows = _reflected(window.top, window.side, image.shape[0])
-    columns = _reflected(window.left, window.side, image.shape[1])
-    square = np.ascontiguousarray(image[rows[:, None], columns])
-    return resize_image(square, (size, size))
+    return resize_image(_square(image, window), (size, size))
 
 
-def paste(maps: Float32Array, window: Window, shape: tuple[int, ...]) -> Float32Array:
-    """Put maps [C, side, side], float32, of a square into an image of shape (height, width, ...).
+def cut_mask(mask: UInt8Array, window: Window, size: int) -> UInt8Array:
+    """The square of class indices [H, W], resized to [size, size], uint8, by the nearest pixel."""
+    return resize_mask(_square(mask, window), (size, size))
+
+
+def paste(maps: npt.NDArray[Scalar], window: Window, shape: tuple[int, ...]) -> npt.NDArray[Scalar]:
+    """Put maps [C, side, side] of a square into an image of shape (height, width, ...).
 
     Returns:
-        Maps [C, H, W], float32; 0 outside the square.
+        Maps [C, H, W] of the same type; 0 outside the square.
     """
     rows, columns = window.visible(shape)
-    whole = np.zeros((len(maps), *shape[:2]), np.float32)
+    whole = np.zeros((len(maps), *shape[:2]), maps.dtype)
     top, left = rows.start - window.top, columns.start - window.left
     whole[:, rows, columns] = maps[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
     return whole
+
+
+def _square(pixels: UInt8Array, window: Window) -> UInt8Array:
+    """The pixels [side, side, ...] of a square, reflected where it reaches beyond the image."""
+    rows = _reflected(window.top, window.side, pixels.shape[0])
+    columns = _reflected(window.left, window.side, pixels.shape[1])
+    return np.ascontiguousarray(pixels[rows[:, None], columns])
 
 
 def _reflected(start: int, count: int, extent: int) -> npt.NDArray[np.intp]:

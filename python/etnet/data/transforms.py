@@ -13,8 +13,7 @@ import numpy.typing as npt
 from etnet.config.schema import AugmentationSection, RoiSection
 from etnet.data.edges import edge_map
 from etnet.data.resize import resize_image, resize_mask
-from etnet.data.roi import mask_center, window_around
-from etnet.errors import DataError
+from etnet.data.roi import require_center, window_around
 from etnet.types import Sample, UInt8Array
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -174,12 +173,7 @@ def _extent(
     """(height, width) of what is augmented, and the matrix [3, 3] from its pixels to those of the image."""
     if roi is None:
         return mask.shape, np.eye(3)
-    center = mask_center(mask, ignore_index=ignore_index)
-    if center is None:
-        raise DataError(
-            f"{sample_id}: its mask holds only background, so there is no centre for the region of interest; "
-            "leave the image out, or train without data.roi"
-        )
+    center = require_center(sample_id, mask, ignore_index=ignore_index)
     reach = roi.jitter * roi.side * mask.shape[1]
     row, column = (value + generator.uniform(-reach, reach) for value in center)
     window = window_around((row, column), mask.shape, roi)

@@ -107,7 +107,8 @@ def _compare(
 ) -> Comparison:
     ignore_index = read_weights_info(weights).recipe.data.ignore_index
     with Predictor.load(weights, device=device) as reference, Predictor.load(draft, backend="onnxruntime") as candidate:
-        return compare_predictors(reference, candidate, images, ignore_index=ignore_index, progress=progress)
+        regions = (reference.of_regions(), candidate.of_regions())
+        return compare_predictors(*regions, images, ignore_index=ignore_index, progress=progress)
 
 
 def _require_small_drop(comparison: Comparison, max_drop: float, request: ExportRequest) -> None:

@@ -55,8 +55,8 @@ class ContractNetwork(nn.Module):
 
         Returns:
             `labels` uint8 [N, H, W], 255 where logits (also those of the edges) are not finite; `edges` uint8
-            [N, H, W], the probability of a boundary times 255, where the network predicts edges; `probabilities` float32
-            [N, C, H, W].
+            [N, H, W], the probability of a boundary times 255, where the network predicts edges; `probabilities`
+            float32 [N, C, H, W].
         """
         normalised = (image.float().permute(0, 3, 1, 2) - self.mean) / self.std
         output = self.network(normalised.to(self.dtype))

@@ -91,7 +91,7 @@ def _compare(
     engine: Path, reference: Path, images: Sequence[ComparisonImage], progress: Callable[[str], None] | None
 ) -> Comparison:
     with Predictor.load(reference) as wanted, Predictor.load(engine, backend="tensorrt") as candidate:
-        return compare_predictors(wanted, candidate, images, progress=progress)
+        return compare_predictors(wanted.of_regions(), candidate.of_regions(), images, progress=progress)
 
 
 def _require_small_drop(comparison: Comparison, max_drop: float, prepared: PreparedBuild) -> None:

@@ -1,4 +1,8 @@
-"""The real images with which an export is calibrated and compared, and the size that they suggest for it."""
+"""The real images with which an export is calibrated and compared, and the size that they suggest for it.
+
+A network with a region of interest is compared on such regions: cut at the true centre out of images with masks. Images
+of a folder, which have no masks, are taken as regions that were cut already.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,13 @@ from etnet.data.dataset import PairedFiles
 from etnet.data.datasets import open_dataset
 from etnet.data.io import read_image, read_size
 from etnet.data.resize import resize_image, resize_mask
+from etnet.data.roi import cut, cut_mask, true_center, window_around
 from etnet.errors import DataError, EtnetError, UsageError
 from etnet.inference.compare import ComparisonImage
 from etnet.inference.folder import find_images
-from etnet.inference.preprocess import plan
+from etnet.inference.preprocess import plan, region_contract
 from etnet.manifest import WeightsInfo
-from etnet.types import Contract
+from etnet.types import Contract, RegionOfInterest, Sample
 
 DEFAULT_SIZE = (512, 512)
 MOST_IMAGES = 16
@@ -58,12 +63,22 @@ def open_run_images(info: WeightsInfo) -> RunImages:
     return RunImages("validation", every.subset(held_out)) if held_out else RunImages("training", every)
 
 
-def check_size(size: tuple[int, int], *, multiple: int) -> None:
+def check_size(size: tuple[int, int], *, multiple: int, roi: RegionOfInterest | None = None) -> None:
     """Refuse a (height, width) that a network cannot take.
+
+    Args:
+        size: (height, width) wanted.
+        multiple: Both must be multiples of this.
+        roi: The network's region of interest, which has one size only.
 
     Raises:
         UsageError: Names the nearest size that it can take.
     """
+    if roi is not None and size != (roi.size, roi.size):
+        raise UsageError(
+            f"size {size[0]}x{size[1]} (height x width): this network segments regions of interest at "
+            f"{roi.size}x{roi.size}; leave --size out, or train with another data.roi.size"
+        )
     if any(side < multiple or side % multiple or side > LARGEST_SIDE for side in size):
         fitting = [min(max(1, round(side / multiple)) * multiple, LARGEST_SIDE) for side in size]
         raise UsageError(
@@ -75,6 +90,8 @@ def check_size(size: tuple[int, int], *, multiple: int) -> None:
 def suggest_size(info: WeightsInfo) -> tuple[tuple[int, int], str]:
     """The (height, width) to export for when the user names none, and the reason in a few words."""
     contract = info.contract
+    if contract.roi is not None:
+        return (contract.roi.size, contract.roi.size), "the size of the region of interest"
     if contract.image_size is not None:
         return plan(contract.image_size, contract).padded, "the size that the recipe resizes images to"
     try:
@@ -87,25 +104,47 @@ def suggest_size(info: WeightsInfo) -> tuple[tuple[int, int], str]:
     return DEFAULT_SIZE, "the run's images have different sizes; --dynamic takes all of them"
 
 
-def load_run_images(images: RunImages, contract: Contract, size: tuple[int, int] | None) -> list[ComparisonImage]:
-    """Up to `MOST_IMAGES` images of a run, evenly spread over it, with masks; see `fit_fixed_size`."""
+def load_run_images(
+    images: RunImages, contract: Contract, size: tuple[int, int] | None, *, ignore_index: int | None = None
+) -> list[ComparisonImage]:
+    """Up to `MOST_IMAGES` images of a run, evenly spread over it, with masks; see `fit_labelled`."""
     count = len(images.dataset)
     chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_IMAGES)).round().astype(int))
     # One at a time: of photographs that are resized, only the small version stays in memory.
     samples = (images.dataset.load(int(index)) for index in chosen)
-    found = (ComparisonImage(sample.id, sample.image, sample.mask) for sample in samples)
-    return [fit_fixed_size(item, contract, size) for item in found]
+    return [fit_labelled(sample, contract, size, ignore_index=ignore_index) for sample in samples]
+
+
+def fit_labelled(
+    sample: Sample, contract: Contract, size: tuple[int, int] | None, *, ignore_index: int | None = None
+) -> ComparisonImage:
+    """A labelled image to compare on: its region of interest where the contract has one, else see `fit_fixed_size`.
+
+    Args:
+        sample: Image with its mask.
+        contract: Size rules.
+        size: Fixed (height, width) of the network; None where it takes all.
+        ignore_index: Value of the mask without a label.
+
+    Raises:
+        DataError: The mask has nothing to centre the region of interest on.
+    """
+    center = true_center(sample, contract.roi, ignore_index=ignore_index)
+    if contract.roi is None or center is None:
+        return fit_fixed_size(ComparisonImage(sample.id, sample.image, sample.mask), contract, size)
+    window, side = window_around(center, sample.mask.shape, contract.roi), contract.roi.size
+    return ComparisonImage(sample.id, cut(sample.image, window, side), cut_mask(sample.mask, window, side))
 
 
 def load_folder(folder: Path, contract: Contract, size: tuple[int, int] | None) -> list[ComparisonImage]:
-    """All images of a folder, without masks; see `fit_fixed_size`.
+    """All images of a folder, without masks; see `fit_fixed_size`. With a region of interest, each image is one.
 
     Raises:
         DataError: There is no image, or one of them cannot be read; it is named.
     """
     files: Sequence[Path] = find_images(folder).files
     found = (ComparisonImage(path.stem, read_image(path, intensity_window=contract.intensity_window)) for path in files)
-    return [fit_fixed_size(item, contract, size) for item in found]
+    return [fit_fixed_size(item, region_contract(contract), size) for item in found]
 
 
 def fit_fixed_size(item: ComparisonImage, contract: Contract, size: tuple[int, int] | None) -> ComparisonImage:

@@ -20,6 +20,7 @@ from etnet.manifest import WeightsInfo, read_weights_info
 from etnet.models.weights import load_network
 from etnet.output import write_bytes
 from etnet.sidecar import METADATA_KEY, InputSpec, Sidecar, Source, file_sha256, write_sidecar
+from etnet.types import RegionOfInterest
 
 if TYPE_CHECKING:
     import onnx
@@ -53,11 +54,15 @@ def export_onnx(
 
     Raises:
         ModelFileError: The weights are damaged.
-        UsageError: The size or the batch cannot be.
+        UsageError: The size or the batch cannot be, or the network needs a size and none is given.
         EnvironmentFault: The disk refuses.
     """
     info = read_weights_info(weights)
-    check_input(size, batch, multiple=info.contract.size_multiple)
+    check_input(size, batch, multiple=info.contract.size_multiple, roi=info.contract.roi)
+    if size is None and not info.recipe.model.traits.exports_free_size:
+        raise UsageError(
+            f"{info.recipe.model.name} cannot be exported for all sizes at once; name one, such as 512x512"
+        )
     network = load_network(weights).float().eval()
     multiple = info.contract.size_multiple
     fold_batch_norms(network, torch.zeros(1, 3, 4 * multiple, 4 * multiple))
@@ -69,14 +74,20 @@ def export_onnx(
     return write_model(model, output, sidecar)
 
 
-def check_input(size: tuple[int, int] | None, batch: tuple[int, int, int], *, multiple: int) -> None:
+def check_input(
+    size: tuple[int, int] | None,
+    batch: tuple[int, int, int],
+    *,
+    multiple: int,
+    roi: RegionOfInterest | None = None,
+) -> None:
     """Refuse a size that the network cannot take, and batches out of order.
 
     Raises:
         UsageError: Names the nearest size that it can take.
     """
     if size is not None:
-        check_size(size, multiple=multiple)
+        check_size(size, multiple=multiple, roi=roi)
     if not 1 <= batch[0] <= batch[1] <= batch[2] <= _LARGEST_BATCH:
         raise UsageError(
             f"batch {','.join(map(str, batch))}: expected MIN,OPT,MAX in ascending order from 1 to {_LARGEST_BATCH}"

@@ -21,7 +21,7 @@ import numpy as np
 
 from etnet.errors import DataError
 from etnet.export.onnx import write_model
-from etnet.inference.preprocess import fit
+from etnet.inference.preprocess import fit, region_contract
 from etnet.output import disk_faults
 from etnet.sidecar import QuantizedFor, Sidecar
 from etnet.types import Contract, UInt8Array
@@ -112,7 +112,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _batches(images: Sequence[UInt8Array], contract: Contract) -> Iterable[UInt8Array]:
-    return (fit(image, contract)[0][np.newaxis] for image in images)
+    return (fit(image, region_contract(contract))[0][np.newaxis] for image in images)
 
 
 class _Reader:

@@ -14,7 +14,7 @@ from etnet.errors import DataError, UsageError
 from etnet.export.images import (
     RunImages,
     check_size,
-    fit_fixed_size,
+    fit_labelled,
     load_folder,
     load_run_images,
     open_run_images,
@@ -72,7 +72,7 @@ def open_subject(path: Path, *, data: Path | None, split: str, size: tuple[int, 
         return _deployed_subject(path, data, size)
     info = read_weights_info(path)
     if size is not None:
-        check_size(size, multiple=info.contract.size_multiple)
+        check_size(size, multiple=info.contract.size_multiple, roi=info.contract.roi)
     chosen = size or suggest_size(info)[0]
     images, origin, reason = _images(info, data, cast("Split", split), chosen)
     return Subject(
@@ -89,18 +89,20 @@ def open_subject(path: Path, *, data: Path | None, split: str, size: tuple[int, 
 def _images(
     info: WeightsInfo, data: Path | None, split: Split, size: tuple[int, int]
 ) -> tuple[list[ComparisonImage], str | None, str]:
+    ignore_index = info.recipe.data.ignore_index
     if data is not None:
         dataset = open_dataset(info.recipe.data, data, split, seed=info.recipe.training.seed)
         if not len(dataset):
             raise DataError(f"{data}: holds no images for the split '{split}'; choose another with --split")
         samples = (dataset.load(index) for index in range(len(dataset)))
-        found = [ComparisonImage(sample.id, sample.image, sample.mask) for sample in samples]
-        return [fit_fixed_size(item, info.contract, size) for item in found], f"{data} ({split})", ""
+        found = [fit_labelled(sample, info.contract, size, ignore_index=ignore_index) for sample in samples]
+        return found, f"{data} ({split})", ""
     try:
         run_images = open_run_images(info)
     except DataError as error:
         return [], None, str(error)
-    return load_run_images(run_images, info.contract, size), f"{info.data_root} ({run_images.kind})", ""
+    found = load_run_images(run_images, info.contract, size, ignore_index=ignore_index)
+    return found, f"{info.data_root} ({run_images.kind})", ""
 
 
 def _calibration(info: WeightsInfo, size: tuple[int, int]) -> list[UInt8Array]:
@@ -109,7 +111,9 @@ def _calibration(info: WeightsInfo, size: tuple[int, int]) -> list[UInt8Array]:
         dataset = open_dataset(info.recipe.data, Path(info.data_root), "train", seed=info.recipe.training.seed)
     except DataError:
         return []
-    return [item.image for item in load_run_images(RunImages("training", dataset), info.contract, size)]
+    images = RunImages("training", dataset)
+    found = load_run_images(images, info.contract, size, ignore_index=info.recipe.data.ignore_index)
+    return [item.image for item in found]
 
 
 def _deployed_subject(path: Path, data: Path | None, size: tuple[int, int] | None) -> Subject:
@@ -118,8 +122,9 @@ def _deployed_subject(path: Path, data: Path | None, size: tuple[int, int] | Non
     if size is not None and fixed is not None and size != fixed:
         raise UsageError(f"{path}: takes only {fixed[0]}x{fixed[1]}; leave --size out, or export another file")
     if size is not None:
-        check_size(size, multiple=sidecar.contract.size_multiple)
-    chosen = fixed or size or NOISE_SIZE
+        check_size(size, multiple=sidecar.contract.size_multiple, roi=sidecar.contract.roi)
+    roi = sidecar.contract.roi
+    chosen = fixed or size or (NOISE_SIZE if roi is None else (roi.size, roi.size))
     if data is None:
         reason = f"{path.name} does not say where its data are; name a folder of images with --data"
         return Subject(sidecar.contract, chosen, [_noise(chosen)], None, reason)

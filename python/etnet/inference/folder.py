@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from etnet.data.io import IMAGE_SUFFIXES, read_image, write_png
+from etnet.data.roi import window_around
 from etnet.errors import DataError, EnvironmentFault, EtnetError
+from etnet.inference.measurements import Measurements, measure_prediction
 from etnet.inference.overlay import draw_overlay
-from etnet.inference.predictor import Predictor
+from etnet.inference.predictor import ImagePredictor
 from etnet.output import disk_faults, write_csv
 from etnet.types import Contract, Prediction, UInt8Array
 
@@ -54,6 +56,7 @@ class ImageOutcome:
     edge: str | None
     overlay: str | None
     class_share: dict[str, float]
+    measurements: Measurements
 
 
 @dataclass
@@ -118,7 +121,7 @@ def assign_output_names(file_names: Sequence[str]) -> tuple[str, ...]:
 
 
 def predict_folder(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     inputs: InputImages,
     output: Path,
     *,
@@ -126,7 +129,7 @@ def predict_folder(
     batch_size: int = 1,
     on_image: Callable[[str], None] | None = None,
 ) -> FolderOutcome:
-    """Write masks, edges and overlays of all images, and `failed.csv`.
+    """Write masks, edges and overlays of all images, `measurements.csv` and `failed.csv`.
 
     Args:
         predictor: Network with its contract.
@@ -154,11 +157,22 @@ def predict_folder(
     except BaseException:
         # On a full disk the first error is the one to report.
         with contextlib.suppress(EnvironmentFault):
-            write_csv(output / "failed.csv", FAILED_COLUMNS, outcome.failed)
+            _write_tables(outcome, output)
         raise
-    write_csv(output / "failed.csv", FAILED_COLUMNS, outcome.failed)
+    _write_tables(outcome, output)
     outcome.seconds = time.perf_counter() - start
     return outcome
+
+
+def _write_tables(outcome: FolderOutcome, output: Path) -> None:
+    write_csv(output / "failed.csv", FAILED_COLUMNS, outcome.failed)
+    header = ["file", "height_px", "width_px", *(outcome.done[0].measurements if outcome.done else ())]
+    rows = ([item.file, item.height, item.width, *map(_cell, item.measurements.values())] for item in outcome.done)
+    write_csv(output / "measurements.csv", header, rows)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 @dataclass(frozen=True)
@@ -204,7 +218,7 @@ def _batches(inputs: InputImages, contract: Contract, batch_size: int) -> Iterat
         yield batch
 
 
-def _predict_apart(predictor: Predictor, batch: list[_Item]) -> list[Prediction | str]:
+def _predict_apart(predictor: ImagePredictor, batch: list[_Item]) -> list[Prediction | str]:
     """Predict a batch; when it fails as a whole, image by image, so that only the guilty one is lost."""
     images = [item.image for item in batch if item.image is not None]
     try:
@@ -215,7 +229,7 @@ def _predict_apart(predictor: Predictor, batch: list[_Item]) -> list[Prediction 
     return [item.reason if item.image is None else _named(item, next(results)) for item in batch]
 
 
-def _predict_one(predictor: Predictor, image: UInt8Array) -> Prediction | str:
+def _predict_one(predictor: ImagePredictor, image: UInt8Array) -> Prediction | str:
     try:
         return predictor.predict(image, probabilities=False)
     except EtnetError as error:
@@ -246,7 +260,7 @@ class _Writer:
         if prediction.edges is not None:
             pending.append((edge, prediction.edges, None))
         if self._overlay:
-            pending.append((picture, draw_overlay(image, prediction.labels, self._contract), None))
+            pending.append((picture, self._draw(image, prediction), None))
         self._write_all(pending)
         counts = np.bincount(prediction.labels.ravel(), minlength=self._contract.num_classes)
         return ImageOutcome(
@@ -260,7 +274,14 @@ class _Writer:
                 name: round(float(count / prediction.labels.size), 6)
                 for name, count in zip(self._contract.class_names, counts, strict=True)
             },
+            measurements=measure_prediction(prediction, self._contract),
         )
+
+    def _draw(self, image: UInt8Array, prediction: Prediction) -> UInt8Array:
+        window = None
+        if self._contract.roi is not None and prediction.center is not None:
+            window = window_around(prediction.center, image.shape, self._contract.roi)
+        return draw_overlay(image, prediction.labels, self._contract, window=window)
 
     def _write_all(self, pending: list[tuple[Path, UInt8Array, tuple[tuple[int, int, int], ...] | None]]) -> None:
         written: list[Path] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from etnet.inference.backends import BACKENDS, choose_backend
+from etnet.inference.bundle import BundleDescription, read_bundle
 from etnet.inference.model_file import ModelDescription
 from etnet.manifest import read_weights_info, resolve_model
 from etnet.onnx_sidecar import describe_onnx
@@ -78,6 +79,47 @@ class Inspection:
             told = json.loads(sidecar.to_json())
             values |= {name: told[name] for name in ("input", "outputs", "versions", "verification", "engine")}
         return values
+
+
+@dataclass(frozen=True)
+class BundleInspection:
+    """A bundle as found.
+
+    Attributes:
+        description: What it says about itself.
+        localizer: Its first model as found.
+        segmenter: Its second one.
+    """
+
+    description: BundleDescription
+    localizer: Inspection
+    segmenter: Inspection
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether both models can run on this machine."""
+        return self.localizer.runs_here and self.segmenter.runs_here
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {
+            **self.description.to_dict(),
+            "runs_here": self.runs_here,
+            "versions": self.description.bundle.versions,
+            "localizer": self.localizer.to_dict(),
+            "segmenter": self.segmenter.to_dict(),
+        }
+
+
+def inspect_bundle(folder: Path) -> BundleInspection:
+    """Look at a bundle and its two models.
+
+    Raises:
+        ModelFileError: A file is missing or damaged, or was changed since the bundle was made.
+    """
+    described = read_bundle(folder)
+    stages = (inspect_model(model.path) for model in (described.localizer, described.segmenter))
+    return BundleInspection(described, *stages)
 
 
 def inspect_model(path: Path) -> Inspection:

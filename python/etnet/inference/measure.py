@@ -223,9 +223,11 @@ class _Served:
     """What a contestant's process can be asked for; the requests of `Runner`."""
 
     def __init__(self, contestant: Contestant, device: str, threads: int | None) -> None:
-        self.predictor = Predictor.load(
+        predictor = Predictor.load(
             contestant.model, backend=contestant.backend, device=device, threads=threads, options=contestant.options
         )
+        # The network is measured: what finds and cuts the region of interest is the same for all contestants.
+        self.predictor = predictor.of_regions()
 
     def labels(self, image: UInt8Array) -> UInt8Array:
         return self.predictor.predict(image, probabilities=False).labels

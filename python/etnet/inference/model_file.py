@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from etnet.manifest import WeightsInfo
+from etnet.manifest import WeightsInfo, read_weights_info
+from etnet.onnx_sidecar import describe_onnx
 from etnet.sidecar import Sidecar, Source, file_sha256
 from etnet.types import Contract
 
@@ -29,6 +30,18 @@ class ModelDescription:
     source: Source
     precision: str
     sidecar: Sidecar | None = None
+
+    @classmethod
+    def of_file(cls, path: Path) -> ModelDescription:
+        """Describe a weights file or an ONNX file, without loading it.
+
+        Raises:
+            ModelFileError: The file is missing, damaged, or not from etnet.
+            EnvironmentFault: A package that reads such files is missing.
+        """
+        if path.suffix.lower() == ".onnx":
+            return cls.of_deployed(path, describe_onnx(path))
+        return cls.of_weights(read_weights_info(path))
 
     @classmethod
     def of_weights(cls, info: WeightsInfo) -> ModelDescription:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from etnet.data.roi import Window
 from etnet.types import BoolArray, Contract, Float32Array, UInt8Array
 
 Rgb = tuple[int, int, int]
@@ -28,6 +29,8 @@ _SHORT_SIDE = 1000
 _LARGEST_FACTOR = 4
 _FILL_OPACITY = 0.36
 _ERROR_OPACITY = 0.85
+_FRAME: Rgb = (255, 255, 255)
+_FRAME_OPACITY = np.float32(0.7)
 _STRIP: Rgb = (24, 26, 30)
 _STRIP_TEXT: Rgb = (235, 237, 240)
 
@@ -49,13 +52,21 @@ def enlargement(height: int, width: int) -> int:
     return int(np.clip(round(_SHORT_SIDE / min(height, width)), 1, _LARGEST_FACTOR))
 
 
-def draw_overlay(image: UInt8Array, labels: UInt8Array, contract: Contract, *, legend: bool = True) -> UInt8Array:
+def draw_overlay(
+    image: UInt8Array,
+    labels: UInt8Array,
+    contract: Contract,
+    *,
+    window: Window | None = None,
+    legend: bool = True,
+) -> UInt8Array:
     """Draw the classes over their image: a translucent fill and a smooth outline in the colour of each class.
 
     Args:
         image: RGB image [H, W, 3], uint8.
         labels: Class indices [H, W], uint8; the background stays as it is.
         contract: Names and colours of the classes.
+        window: Region of interest, drawn as a thin square; None draws none.
         legend: Add a strip below the picture with each class and its share of the pixels.
 
     Returns:
@@ -68,6 +79,8 @@ def draw_overlay(image: UInt8Array, labels: UInt8Array, contract: Contract, *, l
         coverage = _coverage(labels == index, factor)
         _blend(canvas, coverage * _FILL_OPACITY, color)
         _blend(canvas, _outline(coverage), color)
+    if window is not None:
+        _blend(canvas, _FRAME_OPACITY * _outline(_coverage(window.inside(labels.shape), factor)), _FRAME)
     picture = _bytes(np.rint(canvas))
     if not legend:
         return picture

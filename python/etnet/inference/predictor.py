@@ -4,19 +4,74 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from etnet.errors import CheckFailed, DataError, ModelFileError
 from etnet.inference.backends import NOT_FINITE, Backend, MeasurableBackend, NetworkOutputs, open_backend
 from etnet.inference.model_file import ModelDescription
-from etnet.inference.preprocess import Geometry, fit, restore, restore_labels
+from etnet.inference.preprocess import (
+    Center,
+    Geometry,
+    fit,
+    paste_plane,
+    paste_probabilities,
+    region_contract,
+    restore,
+    restore_labels,
+)
 from etnet.manifest import resolve_model
 from etnet.types import Contract, Prediction, UInt8Array
+
+
+class Described(Protocol):
+    """What says of a model where it comes from."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `summary.json` says about the model."""
+
+
+class ImagePredictor(Protocol):
+    """What segments images: one network (`Predictor`), or two of which the first finds where the second looks."""
+
+    @property
+    def contract(self) -> Contract:
+        """Classes and image preparation."""
+
+    @property
+    def description(self) -> Described | None:
+        """Where the model comes from; None for one that came from no file."""
+
+    @property
+    def runs_on(self) -> str:
+        """Runtime and device in a few words, for reports, such as `torch cpu`."""
+
+    @property
+    def needs_center(self) -> bool:
+        """Whether every image comes with the centre of its region of interest."""
+
+    def predict(self, image: UInt8Array, *, center: Center | None = None, probabilities: bool = True) -> Prediction:
+        """Predict one RGB image [H, W, 3], uint8, of any size."""
+
+    def predict_batch(
+        self,
+        images: Sequence[UInt8Array],
+        *,
+        centers: Sequence[Center | None] | None = None,
+        probabilities: bool = True,
+    ) -> list[Prediction]:
+        """Predict several RGB images [H, W, 3], uint8; see `Predictor.predict_batch`."""
+
+    def timing(self) -> AbstractContextManager[dict[str, float]]:
+        """Collect the seconds of each stage of the predictions inside the block."""
+
+    def close(self) -> None:
+        """Free what the backends hold."""
 
 
 class Predictor:
@@ -68,6 +123,25 @@ class Predictor:
         """Free what the backend holds."""
         self.backend.close()
 
+    @property
+    def runs_on(self) -> str:
+        """Runtime and device in a few words, for reports, such as `torch cpu`."""
+        return self.backend.name
+
+    @property
+    def needs_center(self) -> bool:
+        """Whether every image comes with the centre of its region of interest."""
+        return self.contract.roi is not None
+
+    def of_regions(self) -> Predictor:
+        """The same network for images that already are the region of interest; itself where there is none.
+
+        Such images are resized to the region's size, and no centre is given.
+        """
+        if self.contract.roi is None:
+            return self
+        return Predictor(self.backend, region_contract(self.contract), description=self.description)
+
     def __enter__(self) -> Predictor:
         return self
 
@@ -76,36 +150,52 @@ class Predictor:
     ) -> None:
         self.close()
 
-    def predict(self, image: UInt8Array, *, probabilities: bool = True) -> Prediction:
+    def predict(self, image: UInt8Array, *, center: Center | None = None, probabilities: bool = True) -> Prediction:
         """Predict one RGB image [H, W, 3], uint8, of any size; see `predict_batch`."""
-        return self.predict_batch([image], probabilities=probabilities)[0]
+        return self.predict_batch([image], centers=[center], probabilities=probabilities)[0]
 
-    def predict_batch(self, images: Sequence[UInt8Array], *, probabilities: bool = True) -> list[Prediction]:
+    def predict_batch(
+        self,
+        images: Sequence[UInt8Array],
+        *,
+        centers: Sequence[Center | None] | None = None,
+        probabilities: bool = True,
+    ) -> list[Prediction]:
         """Predict several RGB images [H, W, 3], uint8; those of one padded size share a run of the network.
 
         Args:
             images: Images of any size.
+            centers: (row, column) of the region of interest of each image, in pixels, the middle of the first pixel at
+                (0.5, 0.5); for a network with a region of interest, and only for such.
             probabilities: Whether `Prediction.probabilities` is wanted; without it prediction is faster.
 
+        Returns:
+            Predictions of the whole images. Outside the region of interest the background is certain.
+
         Raises:
-            DataError: An array is no RGB image, or the model's fixed size is not that of the image.
+            DataError: An array is no RGB image, the model's fixed size is not that of the image, or a centre lies
+                outside its image.
+            UsageError: A centre is missing, or there is no use for it.
             ModelFileError: The network's outputs do not fit the contract.
             CheckFailed: The network gave numbers that are not finite.
         """
+        given: Sequence[Center | None] = [None] * len(images) if centers is None else centers
         with self._stage("pre"):
-            fitted = [fit(image, self.contract) for image in images]
+            fitted = [fit(image, self.contract, center=at) for image, at in zip(images, given, strict=True)]
         for _, geometry in fitted:
             self._require_fitting_size(geometry)
         predictions: dict[int, Prediction] = {}
         for members in self._runs([geometry for _, geometry in fitted]):
             # Labels of a resized image come from its probabilities at its own size.
-            resized = any(fitted[index][1].resized != fitted[index][1].size for index in members)
+            resized = any(fitted[index][1].resized != fitted[index][1].source for index in members)
             with self._stage("pre"):
                 batch = np.stack([fitted[index][0] for index in members])
             outputs = self._run(batch, probabilities=probabilities or resized)
             with self._stage("post"):
                 for position, index in enumerate(members):
-                    predictions[index] = _prediction(outputs, position, fitted[index][1], probabilities=probabilities)
+                    geometry, center = fitted[index][1], given[index]
+                    found = _prediction(outputs, position, geometry, probabilities=probabilities)
+                    predictions[index] = replace(found, center=center)
         return [predictions[index] for index in range(len(images))]
 
     @contextmanager
@@ -190,11 +280,16 @@ class Predictor:
 
 def _prediction(outputs: NetworkOutputs, position: int, geometry: Geometry, *, probabilities: bool) -> Prediction:
     restored = None if outputs.probabilities is None else restore(outputs.probabilities[position], geometry)
-    if geometry.resized == geometry.size or restored is None:
+    if geometry.resized == geometry.source or restored is None:
         labels = restore_labels(outputs.labels[position], geometry)
     else:
         labels = np.argmax(restored, axis=0).astype(np.uint8)
     edges = None
     if outputs.edges is not None:
-        edges = np.rint(restore(outputs.edges[position][None].astype(np.float32), geometry)[0]).astype(np.uint8)
-    return Prediction(labels=labels, probabilities=restored if probabilities else None, edges=edges)
+        boundary = np.rint(restore(outputs.edges[position][None].astype(np.float32), geometry)[0]).astype(np.uint8)
+        edges = paste_plane(boundary, geometry)
+    return Prediction(
+        labels=paste_plane(labels, geometry),
+        probabilities=paste_probabilities(restored, geometry) if restored is not None and probabilities else None,
+        edges=edges,
+    )

@@ -50,8 +50,8 @@ class LossTerms(NamedTuple):
 class EdgeSupervisedLoss(nn.Module):
     """total = alpha * seg + (1 - alpha) * edge (paper Sec. 2.2); without edge logits, total = seg.
 
-    seg is the Lovasz-Softmax of the class scores. Where a network has side outputs (M-Net), it is the mean over the class
-    scores and each of the side outputs, all with equal weight, so that `alpha` keeps its meaning.
+    seg is the Lovasz-Softmax of the class scores. Where a network has side outputs (M-Net), it is the mean over the
+    class scores and each of the side outputs, all with equal weight, so that `alpha` keeps its meaning.
 
     Args:
         alpha: Share of the regions, 0..1; the paper's value is 0.3.

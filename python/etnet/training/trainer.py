@@ -22,6 +22,7 @@ from etnet.data.datasets import open_training_splits
 from etnet.data.io import write_png
 from etnet.data.loader import build_training_loader
 from etnet.data.preview import training_preview
+from etnet.data.roi import true_center
 from etnet.errors import CheckFailed, DataError
 from etnet.manifest import WeightsInfo, encode_header, read_weights_info
 from etnet.models import build_model, load_encoder_weights
@@ -141,7 +142,7 @@ class _Run:
         self.training_set, self.validation_set = open_training_splits(recipe.data, data_root, seed=seed)
         for index in range(len(self.validation_set)):
             # Decoded once now: a damaged held-out image must not end the run at its first validation.
-            self.validation_set.load(index)
+            true_center(self.validation_set.load(index), recipe.data.roi, ignore_index=recipe.data.ignore_index)
         if not len(self.training_set):
             raise DataError(
                 f"{data_root}: no images are left to train on; lower data.validation_fraction or add images"

@@ -9,6 +9,7 @@ import numpy as np
 
 from etnet.config.schema import Recipe
 from etnet.data.dataset import SegmentationDataset
+from etnet.data.roi import true_center
 from etnet.inference.backends.torch_backend import TorchBackend
 from etnet.inference.predictor import Predictor
 from etnet.metrics.overlap import OverlapScores, confusion_matrix
@@ -46,6 +47,9 @@ class ValidationScores:
 def validate(network: SegmentationNetwork, dataset: SegmentationDataset, *, recipe: Recipe) -> ValidationScores:
     """Predict in float32, as users do, and score every image of a data set; the network is left in training mode.
 
+    Where the recipe names a region of interest, it is the one around the true centre: what finds it is another network,
+    which is not being trained here. The score is over the whole image, with background around the region.
+
     Args:
         network: On its device.
         dataset: Held-out images, at least one.
@@ -58,7 +62,8 @@ def validate(network: SegmentationNetwork, dataset: SegmentationDataset, *, reci
     try:
         for index in range(len(dataset)):
             sample = dataset.load(index)
-            labels = predictor.predict(sample.image, probabilities=False).labels
+            center = true_center(sample, contract.roi, ignore_index=recipe.data.ignore_index)
+            labels = predictor.predict(sample.image, center=center, probabilities=False).labels
             total += confusion_matrix(
                 labels, sample.mask, num_classes=contract.num_classes, ignore_index=recipe.data.ignore_index
             )

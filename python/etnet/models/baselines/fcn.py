@@ -18,8 +18,8 @@ class FCN(SegmentationNetwork):
 
     Ours: the paper does not say which FCN it compares with. This one has the encoder of ET-Net, dilated to an output
     stride of 16, where the article has VGG-16 and adds the scores of two shallower maps (FCN-8s, Sec. 4); the head is
-    torchvision's (3x3 convolution to a quarter of the channels, batch normalisation, ReLU, dropout 0.1, 1x1 classifier);
-    the scores are enlarged 16x, bilinear. The classifier starts as that of ET-Net.
+    torchvision's (3x3 convolution to a quarter of the channels, batch normalisation, ReLU, dropout 0.1, 1x1
+    classifier); the scores are enlarged 16x, bilinear. The classifier starts as that of ET-Net.
 
     Args:
         num_classes: Classes, background included.

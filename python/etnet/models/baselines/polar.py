@@ -61,8 +61,5 @@ def _pixel_grid(maps: Tensor) -> tuple[Tensor, Tensor]:
 def _sample(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Maps at the positions x, y [H, W], in -1..1 from border to border; half precision would miss by a pixel."""
     grid = torch.stack((x, y), dim=2).expand(maps.shape[0], -1, -1, -1)
-    with torch.autocast(maps.device.type, enabled=False):
-        sampled = functional.grid_sample(
-            maps.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
-        )
+    sampled = functional.grid_sample(maps.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return sampled.to(maps.dtype)
