@@ -14,7 +14,7 @@ import numpy as np
 
 from etnet.data.dataset import SegmentationDataset
 from etnet.errors import DataError, ModelFileError
-from etnet.inference.predictor import Predictor
+from etnet.inference.predictor import ImagePredictor
 from etnet.metrics.clinical import clinical_measures
 from etnet.metrics.overlap import ClassGroups, confusion_matrix
 from etnet.metrics.ranking import RankingCounts
@@ -37,7 +37,7 @@ Regions = dict[str, BoolArray | None]
 
 
 def evaluate(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     dataset: SegmentationDataset,
     *,
     class_names: tuple[str, ...],
@@ -144,7 +144,7 @@ class _Scorer:
         }
 
 
-def check_classes(predictor: Predictor, class_names: tuple[str, ...]) -> None:
+def check_classes(predictor: ImagePredictor, class_names: tuple[str, ...]) -> None:
     """Refuse weights that were trained for other classes than the data set has.
 
     Raises:
