@@ -25,9 +25,10 @@ def test_every_listed_command_exists_and_explains_itself(name: str) -> None:
         (["evaluate", "--help"], "etnet evaluate runs/train/drive --data DRIVE/"),
         (["infer", "--help"], "etnet infer my_images/ --model runs/train/drive --overlay"),
         (["build-engine", "--help"], "etnet build-engine runs/train/drive --fp16 --backend tensorrt-rtx"),
+        (["compare", "--help"], "etnet compare runs/evaluate/first runs/evaluate/second"),
         (["inspect", "--help"], "etnet inspect runs/train/drive/model-fp16.engine"),
     ],
-    ids=["etnet", "train", "evaluate", "infer", "build-engine", "inspect"],
+    ids=["etnet", "train", "evaluate", "infer", "build-engine", "compare", "inspect"],
 )
 def test_help_shows_an_example_on_a_line_of_its_own(words: list[str], line: str) -> None:
     shown = CliRunner().invoke(main, words).output.splitlines()

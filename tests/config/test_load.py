@@ -58,6 +58,10 @@ def test_later_overrides_win_and_are_read_as_yaml() -> None:
         ("loss.classes=[2]", "names a class outside 0..1"),
         ("augmentation.scale=[2, 1]", "[smallest, largest]"),
         ("training.precision=half", "training.precision"),
+        ("model.name=unett", "model.name is 'unett'; there is no network of this name; did you mean unet?"),
+        ("model.name=xyz", "expected one of etnet, fcn, mnet"),
+        ("model.name=5", "model.name is 5; input should be a valid string"),
+        ("model.polar=true", "model polar=true is for name=mnet, but name is etnet; leave it out"),
         ("data={", "is not valid YAML"),
     ],
 )

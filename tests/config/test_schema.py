@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from etnet.config.networks import NETWORKS
 from etnet.config.schema import CLASS_PALETTE, Recipe, default_color
 from etnet.types import Contract
 
@@ -31,3 +32,40 @@ def test_given_colors_replace_the_default_ones() -> None:
 def test_default_colors_are_distinct_and_only_the_background_is_black() -> None:
     assert len(set(CLASS_PALETTE)) == len(CLASS_PALETTE)
     assert [index for index in range(255) if default_color(index) == (0, 0, 0)] == [0]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_can_be_named_and_its_size_rule_reaches_the_contract(name: str) -> None:
+    recipe = Recipe.model_validate({"model": {"name": name}})
+    assert recipe.contract().size_multiple == NETWORKS[name].size_multiple
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"name": "unet", "use_egm": False}, "use_egm=false is for name=etnet, but name is unet"),
+        ({"name": "mnet", "use_wam": False}, "use_wam=false is for name=etnet, but name is mnet"),
+        ({"name": "unet", "polar": True}, "polar=true is for name=mnet, but name is unet"),
+        ({"name": "mnet", "polar": True}, "data.roi is not set"),
+    ],
+)
+def test_switches_of_another_network_are_refused(model: dict, words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Recipe.model_validate({"model": model})
+
+
+@pytest.mark.parametrize("data", [{"crop_size": 48}, {"roi": {"side": 0.3, "size": 48}}])
+def test_training_sizes_follow_the_rule_of_the_network(data: dict) -> None:
+    Recipe.model_validate({"data": data})
+    with pytest.raises(ValidationError, match="is 48; unet needs a multiple of 32, for instance 64"):
+        Recipe.model_validate({"data": data, "model": {"name": "unet"}})
+
+
+def test_the_crop_size_says_nothing_where_a_region_of_interest_is_trained() -> None:
+    data = {"crop_size": 48, "roi": {"side": 0.3, "size": 64}}
+    assert Recipe.model_validate({"data": data, "model": {"name": "unet"}}).contract().size_multiple == 32
+
+
+def test_a_batch_that_a_network_cannot_normalise_is_refused() -> None:
+    with pytest.raises(ValidationError, match="batch_size is 1; deeplabv3plus needs at least 2"):
+        Recipe.model_validate({"model": {"name": "deeplabv3plus"}, "training": {"batch_size": 1}})

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from etnet.data.io import read_image, read_mask_values, read_size, write_png
+from etnet.data.io import read_image, read_mask_values, read_size, read_stored, write_png
 from etnet.errors import DataError, EnvironmentFault
 from helpers.datasets import save
 
@@ -433,3 +433,23 @@ def test_real_drive_files_have_their_published_size_and_values(drive_root):
     assert image.shape == (584, 565, 3)
     assert set(np.unique(read_mask_values(drive_root / "training/1st_manual/21_manual1.gif"))) == {0, 255}
     assert np.array_equal(image, np.asarray(Image.open(drive_root / "training/images/21_training.tif").convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("array", "suffix", "kind"),
+    [
+        (np.zeros((4, 5, 3), np.uint8), "jpg", "RGB 8-bit"),
+        (np.zeros((4, 5), np.uint8), "bmp", "grey 8-bit"),
+        (np.zeros((4, 5), bool), "png", "grey 1-bit"),
+        (np.zeros((4, 5), np.uint16), "png", "grey 16-bit"),
+        (np.zeros((4, 5), np.int16), "tif", "grey 16-bit signed"),
+        (np.zeros((4, 5), np.float32), "tif", "grey 32-bit float"),
+    ],
+)
+def test_the_kind_of_stored_pixels_is_told(tmp_path, array, suffix, kind):
+    path = tmp_path / f"a.{suffix}"
+    if array.dtype == np.int16:
+        cv2.imwrite(str(path), array)
+    else:
+        Image.fromarray(array).save(path)
+    assert read_stored(path).kind == kind

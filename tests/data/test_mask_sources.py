@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from etnet.data.mask_sources import MaskFile, SoftMapMask, UnionMask
+from etnet.data.mask_sources import DiscCupMask, MaskFile, SoftMapMask, UnionMask
 from etnet.errors import DataError
 from helpers.datasets import save
 
@@ -74,3 +74,39 @@ def test_masks_of_zero_and_one_are_understood(tmp_path, stored):
 
 def test_one_file_gives_its_own_values(tmp_path):
     assert MaskFile(save(tmp_path / "m.png", np.array([[3, 200]], np.uint8))).read().tolist() == [[3, 200]]
+
+
+def disc_cup(path, *, stored=(255, 128, 0)):
+    background, rim, cup = stored
+    mask = np.full((20, 20), background, np.uint8)
+    mask[4:14, 4:14], mask[6:10, 6:10] = rim, cup
+    return mask, DiscCupMask(path, rim=rim, cup=cup)
+
+
+def test_a_disc_with_its_cup_keeps_its_values(tmp_path):
+    mask, source = disc_cup(tmp_path / "m.bmp")
+    save(source.path, mask)
+    assert np.array_equal(source.read(), mask)
+
+
+def test_a_cup_that_reaches_the_border_of_the_disc_is_inside(tmp_path):
+    mask, source = disc_cup(tmp_path / "m.bmp")
+    mask[4:10, 6:10] = 0
+    save(source.path, mask)
+    assert np.array_equal(source.read(), mask)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda mask: np.where(mask == 0, 128, mask), r"holds no cup of the optic disc \(value 0\), but 128, 255"),
+        (lambda mask: np.where(mask == 128, 255, mask), r"holds no rim of the optic disc \(value 128\), but 0, 255"),
+        (lambda mask: np.where(np.arange(20) > 17, 0, mask), r"71% of the cup lie outside the disc"),
+    ],
+    ids=["empty cup", "empty rim", "cup outside"],
+)
+def test_a_disc_or_cup_that_cannot_be_is_refused(tmp_path, change, message):
+    mask, source = disc_cup(tmp_path / "m.bmp")
+    save(source.path, change(mask).astype(np.uint8))
+    with pytest.raises(DataError, match=message):
+        source.read()

@@ -73,3 +73,16 @@ def test_a_damaged_split_file_is_refused_in_one_sentence(tmp_path, text, message
 def test_a_missing_split_file_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"none\.json: cannot be read as a split file.*check data\.split_file"):
         read_split(tmp_path / "none.json")
+
+
+def test_a_patient_is_held_out_as_a_whole():
+    patients = [f"child {number // 2}" for number in range(20)]
+    for seed in range(20):
+        train, validation = hold_out(20, fraction=0.1, seed=seed, patients=patients)
+        assert sorted(train + validation) == list(range(20))
+        assert {patients[index] for index in train}.isdisjoint(patients[index] for index in validation)
+        assert len(validation) == 2
+
+
+def test_the_last_patient_stays_for_training():
+    assert hold_out(3, fraction=0.9, seed=0, patients=["a", "a", "a"]).train == (0, 1, 2)

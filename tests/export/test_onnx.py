@@ -8,13 +8,15 @@ import onnx
 import onnxruntime
 import pytest
 
+from etnet.config.networks import NETWORKS
+from etnet.config.schema import ModelSection, Recipe, RoiSection
 from etnet.errors import UsageError
 from etnet.export.onnx import OPSET, check_input, export_onnx
 from etnet.inference.backends import open_backend
 from etnet.manifest import read_weights_info
 from etnet.sidecar import METADATA_KEY, decode_sidecar, file_sha256, read_sidecar
 from helpers.backends import photographs
-from helpers.weights import write_confident
+from helpers.weights import small_recipe, write_confident
 
 FLOAT, UINT8, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16
 
@@ -174,3 +176,51 @@ def test_a_refused_size_leaves_no_file(exported_models, tmp_path):
     with pytest.raises(UsageError):
         export_onnx(exported_models("two_classes")[0], tmp_path / "model.onnx", size=(50, 50))
     assert list(tmp_path.iterdir()) == []
+
+
+def recipe_of(name: str, *, polar: bool = False) -> Recipe:
+    recipe = small_recipe()
+    changes: dict = {"model": ModelSection(**{**recipe.model.model_dump(), "name": name, "polar": polar})}
+    if polar:
+        changes["data"] = recipe.data.model_copy(update={"roi": RoiSection(side=0.3, size=64)})
+    return recipe.model_copy(update=changes)
+
+
+def assert_runs_as_in_torch(weights: Path, model: Path, *sizes: tuple[int, int, int]) -> None:
+    """Probabilities, labels and edges of an exported network against PyTorch."""
+    onnx.checker.check_model(onnx.load(model), full_check=True)
+    assert operators(onnx.load(model))["BatchNormalization"] == 0
+    assert not {"If", "Loop", "NonZero"} & set(operators(onnx.load(model)))
+    torch, onnxruntime_ = (open_backend(path, device="cpu").backend for path in (weights, model))
+    for count, height, width in sizes:
+        images = photographs(count, height, width)
+        expected, found = torch.run(images), onnxruntime_.run(images)
+        assert expected.probabilities.std() > 0.01
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+        assert np.mean(found.labels != expected.labels) < 0.001
+        assert (found.edges is None) == (expected.edges is None)
+
+
+@pytest.mark.parametrize(("name", "polar"), [*((name, False) for name in NETWORKS if name != "etnet"), ("mnet", True)])
+def test_every_network_is_exported(name, polar, tmp_path):
+    weights = write_confident(tmp_path / "best.safetensors", recipe_of(name, polar=polar))
+    export_onnx(weights, tmp_path / "model.onnx", size=(64, 96))
+    assert_runs_as_in_torch(weights, tmp_path / "model.onnx", (1, 64, 96), (3, 64, 96))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "polar"),
+    [*((name, False) for name, traits in NETWORKS.items() if traits.exports_free_size), ("mnet", True)],
+)
+def test_every_network_but_one_is_exported_for_all_sizes(name, polar, tmp_path):
+    weights = write_confident(tmp_path / "best.safetensors", recipe_of(name, polar=polar))
+    export_onnx(weights, tmp_path / "model.onnx", size=None)
+    assert_runs_as_in_torch(weights, tmp_path / "model.onnx", (1, 32, 64), (2, 160, 96))
+
+
+def test_a_network_that_needs_one_size_says_so(tmp_path):
+    weights = write_confident(tmp_path / "best.safetensors", recipe_of("pspnet"))
+    with pytest.raises(UsageError, match="pspnet cannot be exported for all sizes at once; name one"):
+        export_onnx(weights, tmp_path / "model.onnx", size=None)
+    assert not (tmp_path / "model.onnx").exists()

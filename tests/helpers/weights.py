@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from etnet.config.load import recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.manifest import encode_header
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from etnet.models import SegmentationNetwork
 
 
 def small_recipe(**data: Any) -> Recipe:
@@ -68,14 +74,38 @@ def write_confident(path: Path, recipe: Recipe | None = None, *, seed: int = 0) 
                 layer.running_var.uniform_(0.5, 2.0, generator=generator)
                 layer.weight.uniform_(0.7, 1.4, generator=generator)
                 layer.bias.normal_(0, 0.3, generator=generator)
-        heads = [network.classifier]
-        if network.edge_guidance is not None:
-            heads.append(network.edge_guidance.classifier)
-        for head in heads:
-            head.weight.normal_(0, 1.0, generator=generator)
-        # Every class somewhere: each logit is centred on what it is on the average of a smooth image.
-        image = nn.functional.interpolate(torch.randn(2, 3, 6, 6, generator=generator), size=(64, 64), mode="bicubic")
-        for head, logits in zip(heads, network.eval()(image), strict=False):
-            head.bias.sub_(logits.mean(dim=(0, 2, 3)))
+        _spread_classes(network, generator)
     save_weights(path, network.state_dict(), encode_header(recipe=recipe, iteration=1, epoch=1, data_root="data"))
     return path
+
+
+def _spread_classes(network: SegmentationNetwork, generator: torch.Generator) -> None:
+    """Every class somewhere: large weights, and each logit centred on what it is on the average of a smooth image."""
+    import torch
+    from torch import nn
+
+    heads = classifiers(network)
+    for head in heads:
+        head.weight.normal_(0, 1.0, generator=generator)
+    image = nn.functional.interpolate(torch.randn(2, 3, 6, 6, generator=generator), size=(64, 64), mode="bicubic")
+    output = network.eval()(image)
+    edges = [] if output.edge_logits is None else [output.edge_logits]
+    for head, logits in zip(heads, [*(output.side_logits or [output.seg_logits]), *edges], strict=True):
+        head.bias.sub_(logits.mean(dim=(0, 2, 3)))
+
+
+def classifiers(network: SegmentationNetwork) -> list[nn.Conv2d]:
+    """The last convolutions of a network: of the regions (of every side output, where there are any), of the edges."""
+    from etnet.models.baselines.fcn import FCN
+    from etnet.models.baselines.mnet import MNet
+    from etnet.models.baselines.multi_task import MultiTask
+
+    if isinstance(network, MNet):
+        return list(network.classifiers)
+    if isinstance(network, FCN):
+        return [network.head[-1]]
+    if isinstance(network, MultiTask):
+        return [network.classifier, network.edge_classifier]
+    if hasattr(network, "body"):
+        return [network.body.segmentation_head[0]]
+    return [network.classifier] + ([network.edge_guidance.classifier] if network.has_edges else [])

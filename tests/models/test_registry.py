@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import importlib.util
 
 import pytest
@@ -102,3 +103,22 @@ def test_encoder_weights_for_a_network_without_encoder_change_nothing_and_say_so
 def test_polar_reaches_mnet():
     assert build_model(recipe_of("mnet", polar=True).model, 2).polar
     assert not build_model(recipe_of("mnet").model, 2).polar
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_copy_has_a_backbone_of_its_own(name):
+    network = build_model(recipe_of(name).model, 2)
+    duplicate = copy.deepcopy(network)
+    if network.encoder is None:
+        assert duplicate.encoder is None
+        return
+    inside = {id(value) for value in duplicate.parameters()}
+    assert {id(value) for value in duplicate.encoder.features.parameters()} <= inside
+    assert {id(value) for value in network.encoder.features.parameters()}.isdisjoint(inside)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_tensor_is_stored_twice(name):
+    state = build_model(recipe_of(name).model, 2).state_dict()
+    addresses = [value.data_ptr() for value in state.values() if value.numel()]
+    assert len(addresses) == len(set(addresses))

@@ -35,7 +35,8 @@ LAYERS = {
     4: {"trt"},
     5: {"inference"},  # above trt: one of its back-ends runs engines
     6: {"training", "export"},  # above inference: both score with the predictor that users get
-    7: {"cli"},
+    7: {"reproduce"},  # above training: it trains and scores what the tables need
+    8: {"cli"},
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
 MAY_IMPORT_SIBLINGS = {1}

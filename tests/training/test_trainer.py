@@ -334,6 +334,6 @@ def test_every_mask_is_scanned_once_for_both_splits(
         scanned.extend(mask.path for mask in masks)
         return scan_masks(masks)
 
-    monkeypatch.setattr("etnet.data.datasets.folder.scan_masks", counting)
+    monkeypatch.setattr("etnet.data.datasets.opening.scan_masks", counting)
     tiny_run(tiny_recipe("training.epochs=1"), discs, tmp_path / "run")
     assert sorted(scanned) == sorted((discs / "masks").iterdir())

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from etnet.metrics.report import AucSummary, EvaluationReport, RegionScores, Summary
 
 REGION_TITLES = {"whole_image": "Whole image", "field_of_view": "Inside the field of view"}
-_COLUMNS = ("dice", "iou", "sensitivity", "specificity")
-
+GENERAL_TITLES = {
+    "accuracy": "accuracy",
+    "mean_iou": "mean IoU",
+    "mean_foreground_dice": "mean foreground Dice",
+    "auc": "area under the ROC curve",
+}
+CLASS_TITLES = {"dice": "Dice", "iou": "IoU", "sensitivity": "sensitivity", "specificity": "specificity"}
 SURFACE_TITLES = {
     "hd95_px": "HD95 (px)",
     "assd_px": "ASSD (px)",
@@ -28,11 +33,13 @@ SURFACE_TITLES = {
     "boundary_iou": "boundary IoU",
 }
 
+SUMMARY_COLUMNS = ("mean", "95 % interval", "images", "left out")
+
 
 def report_tables(report: EvaluationReport) -> Iterator[RenderableType]:
     """All tables of a report, from the region that holds all pixels to the clinical errors."""
     for name, region in report.regions.items():
-        title = REGION_TITLES.get(name, name.replace("_", " ").capitalize())
+        title = region_title(name)
         yield region_table(title, region, report.class_names)
         if region.auc is not None:
             yield _auc_line(region.auc)
@@ -45,12 +52,37 @@ def report_tables(report: EvaluationReport) -> Iterator[RenderableType]:
     )
 
 
+def region_title(name: str) -> str:
+    """What a region is called in a title.
+
+    >>> region_title("whole_image"), region_title("true_centres")
+    ('Whole image', 'True centres')
+    """
+    return REGION_TITLES.get(name, name.replace("_", " ").capitalize())
+
+
+def score_title(name: str) -> str:
+    """What a column of `per_image.csv` is called, without its region.
+
+    >>> score_title("optic_cup_hd95_px"), score_title("vessel_dice"), score_title("mean_iou")
+    ('optic_cup HD95 (px)', 'vessel Dice', 'mean IoU')
+    >>> score_title("vertical_cdr_annotators_error"), score_title("lung_area_absolute_error")
+    ('vertical CDR error to annotators', 'lung area absolute error (relative)')
+    """
+    if name in GENERAL_TITLES:
+        return GENERAL_TITLES[name]
+    for key, title in (SURFACE_TITLES | CLASS_TITLES).items():
+        if name.endswith(f"_{key}"):
+            return f"{name.removesuffix(f'_{key}')} {title}"
+    title = name.replace("_", " ").replace("cdr", "CDR")
+    if " annotators" in title:
+        title = title.replace(" annotators", "") + " to annotators"
+    return f"{title} (relative)" if " area " in title else title
+
+
 def region_table(title: str, region: RegionScores, class_names: tuple[str, ...]) -> Table:
     """The overlap scores of a region: pooled first, the mean over images below; each interval is under its score."""
-    table = _table(f"{title}, {counted(region.images, 'image')}")
-    table.add_column("", overflow="fold")
-    for column in ("Dice", "IoU", "sensitivity", "specificity", "accuracy"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = score_table(f"{title}, {counted(region.images, 'image')}", *CLASS_TITLES.values(), "accuracy")
     parts = (
         ("All pixels pooled", region.pooled.to_dict(), region.pooled_interval),
         ("Mean over images", region.image_mean, region.image_mean_interval),
@@ -59,7 +91,7 @@ def region_table(title: str, region: RegionScores, class_names: tuple[str, ...])
         table.add_row(Text(label, style="italic"))
         places = [("classes", name) for name in class_names] + [("groups", name) for name in region.pooled.groups]
         for kind, name in places:
-            cells = [_stacked(scores[kind][name][key], intervals[kind][name][key]) for key in _COLUMNS]
+            cells = [_stacked(scores[kind][name][key], intervals[kind][name][key]) for key in CLASS_TITLES]
             table.add_row(Text(f"  {name}"), *cells)
         means = [_stacked(scores[key], intervals[key]) for key in ("mean_foreground_dice", "mean_iou", "accuracy")]
         table.add_row("  mean of classes", *means[:2], "", "", means[2], style="bold", end_section=True)
@@ -105,7 +137,7 @@ def _localization_lines(localization: LocalizationReport) -> Iterator[str]:
 
 def boundary_table(title: str, region: RegionScores) -> Group:
     """The boundary scores of a region, one row each, and how many images have none."""
-    table = _summary_table(f"Boundary, {title[0].lower()}{title[1:]}, mean over images")
+    table = score_table(f"Boundary, {title[0].lower()}{title[1:]}, mean over images", *SUMMARY_COLUMNS)
     remarks = []
     for name, boundary in region.boundary.items():
         table.add_row(Text(name, style="italic"))
@@ -122,9 +154,18 @@ def boundary_table(title: str, region: RegionScores) -> Group:
 
 def clinical_table(summaries: Mapping[str, Summary]) -> Table:
     """The clinical errors, one row each."""
-    table = _summary_table("Clinical, predicted minus true, mean over images")
+    table = score_table("Clinical, predicted minus true, mean over images", *SUMMARY_COLUMNS)
     for name, summary in summaries.items():
-        _add_summary(table, name.replace("_", " "), summary)
+        _add_summary(table, score_title(name), summary)
+    return table
+
+
+def score_table(title: str, *columns: str) -> Table:
+    """An empty table of numbers whose first column holds names; only names are broken where the terminal is narrow."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
@@ -133,9 +174,9 @@ def shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def shown_interval(interval: Any) -> str:
-    """An interval with three digits; empty where it is undefined."""
-    return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+def shown_interval(interval: Any, *, digits: int = 3) -> str:
+    """An interval; empty where it is undefined."""
+    return "" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
 
 
 def _auc_line(auc: AucSummary) -> Text:
@@ -144,18 +185,6 @@ def _auc_line(auc: AucSummary) -> Text:
     pooled = f"{shown(plain(auc.pooled))} ({shown_interval(plain_interval(auc.pooled_interval))})"
     images = f"{shown(plain(auc.per_image.mean))} ({shown_interval(plain_interval(auc.per_image.interval))})"
     return Text.assemble(("Area under the ROC curve: ", "bold"), f"pooled {pooled}, mean over images {images}\n")
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-
-
-def _summary_table(title: str) -> Table:
-    table = _table(title)
-    table.add_column("", overflow="fold")
-    for column in ("mean", "95 % interval", "images", "left out"):
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
 
 
 def _add_summary(table: Table, name: str, summary: Summary) -> None:

@@ -299,7 +299,8 @@ def _print_summary(sidecar: Sidecar, comparison: Comparison | None) -> None:
 
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1, 0, 0))
     size = sidecar.input.size
-    table.add_row("Input", f"{size[0]}x{size[1]}" if size else "any size (padded to multiples of 16)")
+    multiple = sidecar.contract.size_multiple
+    table.add_row("Input", f"{size[0]}x{size[1]}" if size else f"any size (padded to multiples of {multiple})")
     table.add_row("Precision", sidecar.precision)
     table.add_row("File", f"{(sidecar.file_bytes or 0) / 1e6:.1f} MB")
     for name, value in figures(comparison):

@@ -14,13 +14,16 @@ from etnet.errors import EtnetError
 
 COMMANDS = {
     "demo": "Train, evaluate and predict on generated images in about two minutes.",
+    "data": "List known data sets, check a data folder, preview it.",
     "train": "Train a network on a data set or on your own folder.",
     "evaluate": "Score a trained network on labelled images.",
+    "compare": "Compare two evaluations image by image.",
     "bundle": "Join a network that finds a structure with one that segments it.",
     "infer": "Segment an image or a folder of images.",
     "export": "Make an ONNX file that runs without PyTorch.",
     "build-engine": "Build a TensorRT engine.",
     "benchmark": "Compare formats: size, scores, latency, memory.",
+    "reproduce": "Train and score what stands in the paper's tables, beside the paper's numbers.",
     "inspect": "Show what a model file is and whether it runs here.",
     "doctor": "Show what is installed, what works and what is missing.",
 }

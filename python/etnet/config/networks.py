@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from dataclasses import dataclass
 
 
@@ -15,6 +16,8 @@ class NetworkTraits:
         size_multiple: Height and width of its input must be multiples of this many pixels.
         smallest_batch: Images that a training step needs at least. 2 where a map of one pixel is batch-normalised.
         has_encoder: Whether `model.encoder` and `model.encoder_weights` say anything about it.
+        exports_free_size: Whether an ONNX file of it can take images of every size; the pooling of `pspnet` into 6x6
+            parts has no counterpart there unless the size is known.
         extra: The extra of etnet that installs what it needs beside `train`; None for nothing.
     """
 
@@ -22,13 +25,12 @@ class NetworkTraits:
     size_multiple: int = 16
     smallest_batch: int = 1
     has_encoder: bool = True
+    exports_free_size: bool = True
     extra: str | None = None
 
 
-def _library(description: str, *, size_multiple: int = 32, smallest_batch: int = 1) -> NetworkTraits:
-    """A network of segmentation_models_pytorch; most halve the image five times."""
-    return NetworkTraits(description, size_multiple, smallest_batch, extra="baselines")
-
+_library = functools.partial(NetworkTraits, size_multiple=32, extra="baselines")
+"""A network of segmentation_models_pytorch; most halve the image five times."""
 
 NETWORKS: dict[str, NetworkTraits] = {
     "etnet": NetworkTraits("ET-Net (Zhang et al., MICCAI 2019)"),
@@ -40,7 +42,9 @@ NETWORKS: dict[str, NetworkTraits] = {
     "manet": _library("MA-Net, multi-scale attention (Fan et al., IEEE Access 2020)"),
     "linknet": _library("LinkNet (Chaurasia and Culurciello, VCIP 2017)"),
     "fpn": _library("feature pyramid network (Kirillov et al., CVPR 2019)"),
-    "pspnet": _library("pyramid scene parsing network (Zhao et al., CVPR 2017)", size_multiple=16),
+    "pspnet": _library(
+        "pyramid scene parsing network (Zhao et al., CVPR 2017)", size_multiple=16, exports_free_size=False
+    ),
     "deeplabv3plus": _library("DeepLabV3+ (Chen et al., ECCV 2018)", size_multiple=16, smallest_batch=2),
 }
 """The values of `model.name`."""

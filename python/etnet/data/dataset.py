@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from etnet.data.file_names import how_to_rename, natural_key, original_stem
+from etnet.data.findings import Finding, Report, refuse
 from etnet.data.io import IMAGE_SUFFIXES, read_image, read_mask_values
 from etnet.data.mask_sources import MaskSource
 from etnet.data.mask_values import MaskMapping
@@ -51,6 +52,7 @@ class PairedFiles:
         intensity_window: (low, high) mapped to 0..255 in images of more than 8 bits.
         values: The distinct stored values of each mask.
         reference_cdrs: The annotators' vertical cup-to-disc ratio per sample; None where there is none.
+        patients: Who is on the image, per sample; empty where that is not known.
     """
 
     ids: tuple[str, ...]
@@ -61,6 +63,7 @@ class PairedFiles:
     intensity_window: tuple[float, float] | None = None
     values: tuple[frozenset[int], ...] = ()
     reference_cdrs: tuple[float | None, ...] | None = None
+    patients: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,6 +107,7 @@ class PairedFiles:
             fields_of_view=None if views is None else tuple(views[index] for index in indices),
             values=tuple(self.values[index] for index in indices),
             reference_cdrs=None if ratios is None else tuple(ratios[index] for index in indices),
+            patients=tuple(self.patients[index] for index in indices) if self.patients else (),
         )
 
 
@@ -147,17 +151,6 @@ class CachedDataset:
         return self.dataset.image_path(index)
 
 
-def natural_key(name: str) -> tuple[object, ...]:
-    """Sorting key under which `image_2` comes before `image_10`.
-
-    Example:
-        >>> sorted(["b10", "b9", "a"], key=natural_key)
-        ['a', 'b9', 'b10']
-    """
-    parts = re.split(r"([0-9]+)", name)
-    return tuple((0, int(part), part) if position % 2 else (1, part) for position, part in enumerate(parts))
-
-
 def image_files(folder: Path) -> dict[str, Path]:
     """Pictures of a folder by stem, in natural order; hidden files, folders and other kinds of files are left out.
 
@@ -181,26 +174,30 @@ def image_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def match_names(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[str, ...]:
+def match_names(images: Mapping[str, Path], masks: Mapping[str, Path], *, report: Report = refuse) -> tuple[str, ...]:
     """Stems that stand in both folders, which must be all of them.
 
     Args:
         images: Images by stem, at least one.
         masks: Masks by stem, at least one.
+        report: Takes what is wrong; by default it is raised.
 
     Raises:
         DataError: An image has no mask or a mask no image.
     """
     for these, others, kind, other_kind in ((images, masks, "image", "mask"), (masks, images, "mask", "image")):
-        alone = [path for stem, path in these.items() if stem not in others]
+        alone = tuple(path for stem, path in these.items() if stem not in others)
         if alone:
             example = next(iter(others.values()))
-            raise DataError(
+            renamed = original_stem(alone[0].stem)
+            remedy = "add, rename or remove files" if renamed is None else how_to_rename(alone[0])
+            sentence = (
                 f"{alone[0]}: {kind} without {other_kind} ({len(alone)} of {len(these)}); "
                 f"expected a file named {alone[0].stem!r} in {example.parent}, where one is named {example.stem!r}; "
-                "add, rename or remove files"
+                f"{remedy}"
             )
-    return tuple(images)
+            report(Finding("error", f"{kind}-without-{other_kind}", sentence, alone))
+    return tuple(stem for stem in images if stem in masks)
 
 
 def require_same_size(path: Path, shape: Sequence[int], *, image_path: Path, image_shape: Sequence[int]) -> None:

@@ -36,11 +36,28 @@ Pixels = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """Stored pixels, upright and without alpha: [H, W] or [H, W, 3]; `palette` [256, 3] when they are indices."""
+class StoredPicture:
+    """A picture as its file holds it, upright and without alpha.
+
+    Attributes:
+        pixels: Values [H, W] or [H, W, 3].
+        palette: RGB colours [256, 3], uint8, when the values are indices.
+        bits: Bits per value in the file, which the array may exceed; 0 means those of the array.
+    """
 
     pixels: Pixels
     palette: UInt8Array | None = None
+    bits: int = 0
+
+    @property
+    def kind(self) -> str:
+        """What the pixels are, such as `RGB 8-bit`."""
+        colored = self.pixels.ndim == 3 if self.palette is None else not _is_grey(self.palette)
+        if self.pixels.dtype.kind in "fi":
+            number = "float" if self.pixels.dtype.kind == "f" else "signed"
+            return f"{'RGB' if colored else 'grey'} {self.bits or self.pixels.dtype.itemsize * 8}-bit {number}"
+        bits = 1 if self.pixels.dtype == np.bool_ else self.bits or self.pixels.dtype.itemsize * 8
+        return f"{'RGB' if colored else 'grey'} {bits}-bit"
 
 
 def read_image(path: Path | str, *, intensity_window: tuple[float, float] | None = None) -> UInt8Array:
@@ -61,8 +78,16 @@ def read_image(path: Path | str, *, intensity_window: tuple[float, float] | None
         DataError: The file is missing, empty, truncated, too large, of several pages, or not a picture.
     """
     path = Path(path)
-    decoded = _decode(path)
-    pixels = decoded.pixels if decoded.palette is None else decoded.palette[decoded.pixels]
+    return image_from(read_stored(path), path, intensity_window=intensity_window)
+
+
+def image_from(stored: StoredPicture, path: Path, *, intensity_window: tuple[float, float] | None = None) -> UInt8Array:
+    """A stored picture as `read_image` returns it.
+
+    Raises:
+        DataError: Its values have no fixed range, and no window is given.
+    """
+    pixels = stored.pixels if stored.palette is None else stored.palette[stored.pixels]
     pixels = _to_uint8(pixels, path=path, window=intensity_window)
     if pixels.ndim == 2:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
@@ -86,10 +111,18 @@ def read_mask_values(path: Path | str) -> npt.NDArray[np.int32]:
         DataError: As `read_image`; also for colours outside a palette and for values that are not whole numbers.
     """
     path = Path(path)
-    decoded = _decode(path)
-    pixels = decoded.pixels
-    if decoded.palette is not None and _is_grey(decoded.palette):
-        pixels = decoded.palette[pixels]
+    return mask_values_from(read_stored(path), path)
+
+
+def mask_values_from(stored: StoredPicture, path: Path) -> npt.NDArray[np.int32]:
+    """The values of a stored picture as `read_mask_values` returns them.
+
+    Raises:
+        DataError: There are colours outside a palette, or values that are not whole numbers.
+    """
+    pixels = stored.pixels
+    if stored.palette is not None and _is_grey(stored.palette):
+        pixels = stored.palette[pixels]
     if pixels.ndim == 3:
         if not _is_grey(pixels):
             raise DataError(_coloured_mask(path, pixels))
@@ -189,7 +222,12 @@ def _orientation(image: Image.Image, content: bytes) -> int:
     return int(image.getexif().get(_EXIF_ORIENTATION, 1) or 1)
 
 
-def _decode(path: Path) -> _Decoded:
+def read_stored(path: Path) -> StoredPicture:
+    """Reads any supported picture as it is stored; `image_from` and `mask_values_from` interpret it.
+
+    Raises:
+        DataError: As `read_image`.
+    """
     content = _file_bytes(path)
     with _opened(path, content) as image:
         try:
@@ -201,11 +239,20 @@ def _decode(path: Path) -> _Decoded:
         except Exception as error:  # decoders meet damaged bytes with any kind of exception
             raise _unreadable(path, error) from error
         # Pillow and OpenCV turn TIFF files by themselves.
-        if image.format != "TIFF":
-            decoded = _Decoded(_upright(decoded.pixels, orientation), decoded.palette)
+        upright = decoded.pixels if image.format == "TIFF" else _upright(decoded.pixels, orientation)
+        decoded = StoredPicture(upright, decoded.palette, _bits(image, content))
     if decoded.pixels.size == 0:
         raise DataError(f"{path}: the picture has no pixels; remove it")
     return decoded
+
+
+def _bits(image: Image.Image, content: bytes) -> int:
+    """Bits per value as the header tells; 0 where it does not."""
+    if image.format == "PNG":
+        return content[24]
+    if image.format == "TIFF":
+        return int(max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))))  # type: ignore[attr-defined]
+    return 0
 
 
 def _has_deep_color(image: Image.Image, content: bytes) -> bool:
@@ -219,32 +266,32 @@ def _has_deep_color(image: Image.Image, content: bytes) -> bool:
     return False
 
 
-def _decode_deep_color(content: bytes) -> _Decoded:
+def _decode_deep_color(content: bytes) -> StoredPicture:
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError("unsupported combination of channels and bits")
     if pixels.ndim == 3:
         pixels = pixels[..., 2::-1]
-    return _Decoded(pixels)
+    return StoredPicture(pixels)
 
 
-def _from_pillow(image: Image.Image) -> _Decoded:
+def _from_pillow(image: Image.Image) -> StoredPicture:
     mode = image.mode
     if mode == "P":
-        return _Decoded(np.asarray(image), _palette(image))
+        return StoredPicture(np.asarray(image), _palette(image))
     if mode == "PA":
-        return _Decoded(np.asarray(image)[..., 0], _palette(image))
+        return StoredPicture(np.asarray(image)[..., 0], _palette(image))
     if mode == "LA":
-        return _Decoded(np.asarray(image)[..., 0])
+        return StoredPicture(np.asarray(image)[..., 0])
     if mode == "RGBA":
-        return _Decoded(np.asarray(image)[..., :3])
+        return StoredPicture(np.asarray(image)[..., :3])
     if mode.startswith("I;16"):
-        return _Decoded(np.asarray(image).astype(np.uint16))
+        return StoredPicture(np.asarray(image).astype(np.uint16))
     if mode == "I" and image.format in ("PNG", "PPM"):
-        return _Decoded(np.asarray(image).astype(np.uint16))
+        return StoredPicture(np.asarray(image).astype(np.uint16))
     if mode in ("1", "L", "RGB", "I", "F"):
-        return _Decoded(np.asarray(image))
-    return _Decoded(np.asarray(image.convert("RGB")))
+        return StoredPicture(np.asarray(image))
+    return StoredPicture(np.asarray(image.convert("RGB")))
 
 
 def _palette(image: Image.Image) -> UInt8Array:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -42,6 +44,13 @@ class MaskSource(Protocol):
             DataError: A file cannot be read, or the files do not fit each other.
         """
 
+    def join(self, values: Sequence[Int32Array]) -> Int32Array:
+        """What `read` returns, from the values [H, W] of each of `files` in their order.
+
+        Raises:
+            DataError: The files do not fit each other.
+        """
+
 
 @dataclass(frozen=True)
 class MaskFile:
@@ -58,6 +67,10 @@ class MaskFile:
         """Stored values [H, W]; see `MaskSource`."""
         return read_mask_values(self.path)
 
+    def join(self, values: Sequence[Int32Array]) -> Int32Array:
+        """The values of the one file."""
+        return values[0]
+
 
 @dataclass(frozen=True)
 class UnionMask:
@@ -72,9 +85,13 @@ class UnionMask:
 
     def read(self) -> Int32Array:
         """Values {0, 1} [H, W]; see `MaskSource`."""
-        joined = _bright(read_mask_values(self.files[0]))
-        for path in self.files[1:]:
-            part = _bright(read_mask_values(path))
+        return self.join([read_mask_values(path) for path in self.files])
+
+    def join(self, values: Sequence[Int32Array]) -> Int32Array:
+        """Values {0, 1} [H, W]; see `MaskSource`."""
+        joined = _bright(values[0])
+        for path, stored in zip(self.files[1:], values[1:], strict=True):
+            part = _bright(stored)
             _require_one_size(self.path, joined, path, part)
             joined |= part
         return joined.astype(np.int32)
@@ -105,12 +122,16 @@ class SoftMapMask:
         return (self.disc, self.cup)
 
     def read(self) -> Int32Array:
+        """Values {0 outside, 1 rim, 2 cup} [H, W]; see `join`."""
+        return self.join([read_mask_values(path) for path in self.files])
+
+    def join(self, values: Sequence[Int32Array]) -> Int32Array:
         """Values {0 outside, 1 rim, 2 cup} [H, W].
 
         Raises:
-            DataError: As `MaskSource.read`; also for an empty disc or cup, and for a cup outside its disc.
+            DataError: The maps differ in size, the disc or the cup is empty, or the cup lies outside its disc.
         """
-        disc, cup = self._agreed(self.disc), self._agreed(self.cup)
+        disc, cup = (stored >= self._threshold() for stored in values)
         _require_one_size(self.disc, disc, self.cup, cup)
         for path, structure, name in ((self.disc, disc, "disc"), (self.cup, cup, "cup")):
             if not structure.any():
@@ -127,13 +148,65 @@ class SoftMapMask:
             )
         return disc.astype(np.int32) + (cup & disc)
 
-    def _agreed(self, path: Path) -> npt.NDArray[np.bool_]:
-        agreed: npt.NDArray[np.bool_] = read_mask_values(path) >= self._threshold()
-        return agreed
-
     def _threshold(self) -> float:
         """Halfway between the values of this and of one annotator fewer."""
         return (self.min_annotators - 0.5) / _ANNOTATORS * 255
+
+
+@dataclass(frozen=True)
+class DiscCupMask:
+    """Optic disc and cup in one file, where a value each stands for rim and cup (REFUGE, Orlando et al. 2020).
+
+    Attributes:
+        path: The file.
+        rim: Value of the disc outside the cup.
+        cup: Value of the cup.
+    """
+
+    path: Path
+    rim: int
+    cup: int
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file."""
+        return (self.path,)
+
+    def read(self) -> Int32Array:
+        """Stored values [H, W]; see `join`."""
+        return self.join([read_mask_values(self.path)])
+
+    def join(self, values: Sequence[Int32Array]) -> Int32Array:
+        """Stored values [H, W].
+
+        Raises:
+            DataError: There is no rim or no cup, or the cup lies away from the rim.
+        """
+        rim, cup = values[0] == self.rim, values[0] == self.cup
+        for structure, name, value in ((rim, "rim", self.rim), (cup, "cup", self.cup)):
+            if not structure.any():
+                held = sorted(np.unique(values[0]).tolist())
+                raise DataError(
+                    f"{self.path}: holds no {name} of the optic disc (value {value}), but "
+                    f"{', '.join(map(str, held[:6]))}{', ...' if len(held) > 6 else ''}; copy the mask from the "
+                    "archive again, give its values in data.mask_values, or leave the image out"
+                )
+        stray = _share_apart(cup, rim)
+        if stray > STRAY_SHARE:
+            raise DataError(
+                f"{self.path}: {stray:.0%} of the cup lie outside the disc; expected a cup inside its disc; copy the "
+                "mask from the archive again, or leave the image out"
+            )
+        return values[0]
+
+
+def _share_apart(cup: npt.NDArray[np.bool_], rim: npt.NDArray[np.bool_]) -> float:
+    """Share of the cup in pieces that touch no pixel of the rim."""
+    count, pieces = cv2.connectedComponents(cup.view(np.uint8), connectivity=8)
+    near_rim = cv2.dilate(rim.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    areas = np.bincount(pieces.ravel(), minlength=count)
+    apart = sorted(set(range(1, count)) - set(np.unique(pieces[near_rim & cup]).tolist()))
+    return float(areas[apart].sum() / areas[1:].sum())
 
 
 def _bright(values: Int32Array) -> npt.NDArray[np.bool_]:

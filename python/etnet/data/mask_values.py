@@ -16,7 +16,8 @@ from etnet.data.mask_sources import MaskSource
 from etnet.errors import DataError
 from etnet.types import UInt8Array
 
-_LISTED_VALUES = 12
+LISTED_VALUES = 12
+"""From this many different values on, masks are not class drawings."""
 _TABLE_SIZE = 65536
 _UNMAPPED = -1
 
@@ -138,22 +139,32 @@ def _unexpected_values(
     return f"{odd.path}: mask holds values {held}; expected {expected}. {_advice(union, num_classes)}"
 
 
-def _advice(union: frozenset[int], num_classes: int) -> str:
+def proposed_mapping(union: frozenset[int], num_classes: int) -> dict[int, int] | None:
+    """Values in ascending order as the classes; None where there are more values than classes.
+
+    >>> proposed_mapping(frozenset({255, 128}), 3)
+    {0: 0, 128: 1, 255: 2}
+    """
     values = sorted(union | {0}) if len(union) < num_classes else sorted(union)
-    if len(values) <= num_classes:
-        return f"Map them with data.mask_values: {dict(zip(values, range(num_classes), strict=False))}"
-    if len(values) > _LISTED_VALUES:
+    return dict(zip(values, range(num_classes), strict=False)) if len(values) <= num_classes else None
+
+
+def _advice(union: frozenset[int], num_classes: int) -> str:
+    mapping = proposed_mapping(union, num_classes)
+    if mapping is not None:
+        return f"Map them with data.mask_values: {mapping}"
+    if len(union) > LISTED_VALUES:
         return (
-            f"So many values ({len(values)} over all masks) come from JPEG or smoothed masks: "
+            f"So many values ({len(union)} over all masks) come from JPEG or smoothed masks: "
             "threshold them and save them as PNG"
         )
     return (
-        f"All masks together hold {_listed(values)}: "
+        f"All masks together hold {_listed(sorted(union))}: "
         "name every class in data.class_names and every value in data.mask_values"
     )
 
 
 def _listed(values: Sequence[int]) -> str:
-    if len(values) <= _LISTED_VALUES:
+    if len(values) <= LISTED_VALUES:
         return str(list(values))
     return f"[{', '.join(str(value) for value in values[:4])}, ... {values[-1]}] ({len(values)} of them)"

@@ -105,17 +105,12 @@ def window_around(center: tuple[float, float], shape: tuple[int, ...], roi: Regi
 
 def cut(image: UInt8Array, window: Window, size: int) -> UInt8Array:
     """The square of an RGB image [H, W, 3], resized to [size, size, 3], uint8."""
-    rows = _reflected(window.top, window.side, image.shape[0])
-    columns = _reflected(window.left, window.side, image.shape[1])
-    square = np.ascontiguousarray(image[rows[:, None], columns])
-    return resize_image(square, (size, size))
+    return resize_image(_square(image, window), (size, size))
 
 
 def cut_mask(mask: UInt8Array, window: Window, size: int) -> UInt8Array:
-    """The square of a mask [H, W], resized by the nearest pixel to [size, size], uint8."""
-    rows = _reflected(window.top, window.side, mask.shape[0])
-    columns = _reflected(window.left, window.side, mask.shape[1])
-    return resize_mask(np.ascontiguousarray(mask[rows[:, None], columns]), (size, size))
+    """The square of class indices [H, W], resized to [size, size], uint8, by the nearest pixel."""
+    return resize_mask(_square(mask, window), (size, size))
 
 
 def paste(maps: npt.NDArray[Scalar], window: Window, shape: tuple[int, ...]) -> npt.NDArray[Scalar]:
@@ -129,6 +124,13 @@ def paste(maps: npt.NDArray[Scalar], window: Window, shape: tuple[int, ...]) -> 
     top, left = rows.start - window.top, columns.start - window.left
     whole[:, rows, columns] = maps[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start]
     return whole
+
+
+def _square(pixels: UInt8Array, window: Window) -> UInt8Array:
+    """The pixels [side, side, ...] of a square, reflected where it reaches beyond the image."""
+    rows = _reflected(window.top, window.side, pixels.shape[0])
+    columns = _reflected(window.left, window.side, pixels.shape[1])
+    return np.ascontiguousarray(pixels[rows[:, None], columns])
 
 
 def _reflected(start: int, count: int, extent: int) -> npt.NDArray[np.intp]:

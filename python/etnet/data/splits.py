@@ -21,23 +21,34 @@ class HoldOut(NamedTuple):
     validation: tuple[int, ...]
 
 
-def hold_out(count: int, *, fraction: float, seed: int) -> HoldOut:
+def hold_out(count: int, *, fraction: float, seed: int, patients: Sequence[str] = ()) -> HoldOut:
     """Draws a validation part without replacement.
 
-    A fraction above zero holds out at least one sample, and one always stays for training.
+    A fraction above zero holds out at least one sample, and one always stays for training. All samples of a patient are
+    held out or none, so that the part may be larger by some.
 
     Args:
         count: Number of samples.
         fraction: Share that is held out, 0 <= fraction < 1.
         seed: The same seed gives the same parts.
+        patients: Who is on each sample; empty means another patient on every one.
 
     Example:
         >>> [len(part) for part in hold_out(20, fraction=0.2, seed=0)]
         [16, 4]
+        >>> hold_out(4, fraction=0.25, seed=0, patients=["a", "a", "b", "b"]).validation
+        (2, 3)
     """
     held = 0 if fraction == 0 else min(max(1, round(fraction * count)), max(count - 1, 0))
     order = np.random.default_rng([seed, count]).permutation(count).tolist()
-    return HoldOut(train=tuple(sorted(order[held:])), validation=tuple(sorted(order[:held])))
+    if not patients:
+        return HoldOut(train=tuple(sorted(order[held:])), validation=tuple(sorted(order[:held])))
+    chosen: set[str] = set()
+    for index in order:
+        if sum(patient in chosen for patient in patients) < held and len(chosen) + 1 < len(set(patients)):
+            chosen.add(patients[index])
+    validation = tuple(index for index in range(count) if patients[index] in chosen)
+    return HoldOut(train=tuple(index for index in range(count) if patients[index] not in chosen), validation=validation)
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,15 @@ def export_onnx(
 
     Raises:
         ModelFileError: The weights are damaged.
-        UsageError: The size or the batch cannot be.
+        UsageError: The size or the batch cannot be, or the network needs a size and none is given.
         EnvironmentFault: The disk refuses.
     """
     info = read_weights_info(weights)
     check_input(size, batch, multiple=info.contract.size_multiple, roi=info.contract.roi)
+    if size is None and not info.recipe.model.traits.exports_free_size:
+        raise UsageError(
+            f"{info.recipe.model.name} cannot be exported for all sizes at once; name one, such as 512x512"
+        )
     network = load_network(weights).float().eval()
     multiple = info.contract.size_multiple
     fold_batch_norms(network, torch.zeros(1, 3, 4 * multiple, 4 * multiple))

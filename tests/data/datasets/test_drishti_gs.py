@@ -7,32 +7,13 @@ from etnet.config.schema import DataSection
 from etnet.data.datasets import open_dataset
 from etnet.errors import DataError
 from helpers.datasets import DatasetTester, save
+from helpers.layouts import DRISHTI_FOLDERS, write_drishti
 
 NAMES = ("background", "optic_rim", "optic_cup")
 DATA = DataSection(dataset="drishti_gs", class_names=NAMES)
-FOLDERS = {
-    "official": {"train": ("Training/Images/GLAUCOMA", "Training/GT"), "test": ("Test/Images/normal", "Test/Test_GT")},
-    "nested": {"train": ("Drishti-GS1_files/Training/Images", "Drishti-GS1_files/Training/GT"),
-               "test": ("Drishti-GS1_files/Test/Images", "Drishti-GS1_files/Test/GT")},
-}  # fmt: skip
 
 
-def write_drishti(root, *, layout: str = "official", count: int = 3):
-    """Small files in the archive's layout: a disc of 12x12 and a cup of 6x6 pixels, on each of which 3 or 4 agree."""
-    random = np.random.default_rng(0)
-    for number, (images, truth) in enumerate(FOLDERS[layout].values()):
-        for name in (f"drishtiGS_{index:03d}" for index in range(number * 50 + 1, number * 50 + 1 + count)):
-            save(root / images / f"{name}.png", random.integers(0, 256, (30, 40, 3), dtype=np.uint8))
-            disc, cup = np.zeros((30, 40), np.uint8), np.zeros((30, 40), np.uint8)
-            disc[4:20, 8:24], disc[6:18, 10:22] = 128, 255
-            cup[9:15, 13:19] = 191
-            save(root / truth / name / "SoftMap" / f"{name}_ODsegSoftmap.png", disc)
-            save(root / truth / name / "SoftMap" / f"{name}_cupsegSoftmap.png", cup)
-            (root / truth / name / f"{name}_cdrValues.txt").write_text("0.4 0.6 0.5 0.5")
-    return root
-
-
-@pytest.mark.parametrize("layout", FOLDERS)
+@pytest.mark.parametrize("layout", DRISHTI_FOLDERS)
 class TestDrishti(DatasetTester):
     @pytest.fixture
     def data(self):
@@ -96,9 +77,13 @@ def test_ratios_may_be_missing(tmp_path):
         (
             "Training/**/drishtiGS_002_ODsegSoftmap.png",
             "train",
-            r"drishtiGS_002\.png: has no map of the disc; expected",
+            r"drishtiGS_002\.png: has no map of the disc \(1 of 3 images\); expected",
         ),
-        ("Test/**/*_cupsegSoftmap.png", "test", r"drishtiGS_051\.png: has no map of the cup; expected"),
+        (
+            "Test/**/*_cupsegSoftmap.png",
+            "test",
+            r"drishtiGS_051\.png: has no map of the cup \(3 of 3 images\); expected",
+        ),
         ("Test/Images/**/*.png", "test", r"holds no images drishtiGS_NNN\.png below a folder Test"),
     ],
 )

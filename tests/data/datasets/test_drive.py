@@ -7,24 +7,9 @@ from etnet.config.schema import DataSection
 from etnet.data.datasets import open_dataset
 from etnet.errors import DataError
 from helpers.datasets import DatasetTester, save
+from helpers.layouts import write_drive
 
 DATA = DataSection(dataset="drive", class_names=("background", "vessel"))
-
-
-def write_drive(root, *, count: int = 3):
-    """Small files in the official layout: LZW TIFF, GIF labels {0, 255}, GIF fields of view."""
-    random = np.random.default_rng(0)
-    for half, first in (("training", 21), ("test", 1)):
-        for number in range(first, first + count):
-            folder, name = root / half, f"{number:02d}"
-            image = random.integers(0, 256, (30, 28, 3), dtype=np.uint8)
-            save(folder / "images" / f"{name}_{half}.tif", image, compression="tiff_lzw")
-            label = random.choice(np.array([0, 255], np.uint8), (30, 28))
-            save(folder / "1st_manual" / f"{name}_manual1.gif", label)
-            view = np.zeros((30, 28), np.uint8)
-            view[3:-3, 3:-3] = 255
-            save(folder / "mask" / f"{name}_{half}_mask.gif", view)
-    return root
 
 
 class TestDrive(DatasetTester):
@@ -91,7 +76,9 @@ def test_missing_training_labels_are_named(tmp_path):
 def test_an_image_without_companion_is_named(tmp_path, folder, name):
     write_drive(tmp_path)
     (tmp_path / "training" / folder / name).unlink()
-    with pytest.raises(DataError, match=rf"22_training\.tif: has no companion in .*{folder}; expected {name}"):
+    with pytest.raises(
+        DataError, match=rf"22_training\.tif: has no companion in .*{folder} \(1 of 3 images\); expected {name}"
+    ):
         open_dataset(DATA, tmp_path, "train")
 
 

@@ -11,25 +11,11 @@ from etnet.config.schema import DataSection
 from etnet.data.datasets import open_dataset
 from etnet.data.splits import builtin_split
 from etnet.errors import DataError
-from helpers.datasets import DatasetTester, save
+from helpers.datasets import DatasetTester
+from helpers.layouts import write_montgomery
 
 DATA = DataSection(dataset="montgomery", class_names=("background", "lung"))
 SPLIT = builtin_split("montgomery")
-
-
-def write_montgomery(root, *, merged: bool = False):
-    """All 138 images, small, with the official masks of left and right or the merged ones."""
-    left, right = np.zeros((12, 16), np.uint8), np.zeros((12, 16), np.uint8)
-    left[2:10, 2:6], right[2:10, 9:14] = 255, 255
-    image = np.random.default_rng(0).integers(0, 4096, (12, 16)).astype(np.uint16)
-    for name in (*SPLIT.train, *SPLIT.test):
-        save(root / "CXR_png" / f"{name}.png", image)
-        if merged:
-            save(root / "masks" / f"{name}.png", left | right)
-        else:
-            save(root / "ManualMask" / "leftMask" / f"{name}.png", left)
-            save(root / "ManualMask" / "rightMask" / f"{name}.png", right)
-    return root
 
 
 @pytest.mark.parametrize("merged", [False, True])

@@ -8,25 +8,37 @@ from typing import Literal
 
 from etnet.config.schema import DataSection
 from etnet.data.dataset import PairedFiles
-from etnet.data.datasets.drishti_gs import open_drishti_gs
-from etnet.data.datasets.drive import open_drive
-from etnet.data.datasets.folder import open_folder
-from etnet.data.datasets.montgomery import open_montgomery
+from etnet.data.datasets.chase_db1 import find_chase_db1
+from etnet.data.datasets.completeness import report_incomplete
+from etnet.data.datasets.drishti_gs import find_drishti_gs
+from etnet.data.datasets.drive import find_drive
+from etnet.data.datasets.folder import find_folder
+from etnet.data.datasets.lung_ct import find_lung_ct
+from etnet.data.datasets.montgomery import find_montgomery
+from etnet.data.datasets.opening import open_pairs
+from etnet.data.datasets.pairing import FoundPairs
+from etnet.data.datasets.refuge import find_refuge
+from etnet.data.datasets.stare import find_stare
+from etnet.data.findings import Report, refuse
 from etnet.data.splits import hold_out
 from etnet.errors import DataError, UsageError
 
 Split = Literal["train", "validation", "test", "all"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "all")
 
-Opener = Callable[..., PairedFiles]
+Finder = Callable[..., FoundPairs]
 
-OPENERS: dict[str, Opener] = {
-    "folder": open_folder,
-    "drive": open_drive,
-    "drishti_gs": open_drishti_gs,
-    "montgomery": open_montgomery,
+FINDERS: dict[str, Finder] = {
+    "folder": find_folder,
+    "drive": find_drive,
+    "chase_db1": find_chase_db1,
+    "stare": find_stare,
+    "drishti_gs": find_drishti_gs,
+    "refuge": find_refuge,
+    "montgomery": find_montgomery,
+    "lung_ct": find_lung_ct,
 }
-"""Functions `(data, root, *, part)` that return all pairs of the part "train" or "test"."""
+"""Functions `(data, root, *, part, report)` that match the files of the part "train" or "test" by name."""
 
 
 def open_dataset(data: DataSection, root: Path, split: Split, *, seed: int = 0) -> PairedFiles:
@@ -65,11 +77,29 @@ def open_training_splits(data: DataSection, root: Path, *, seed: int) -> tuple[P
         DataError: A folder or file is missing, unreadable or does not fit the others.
     """
     dataset = _open_part(data, root, "train")
-    parts = hold_out(len(dataset), fraction=data.validation_fraction, seed=seed)
+    parts = hold_out(len(dataset), fraction=data.validation_fraction, seed=seed, patients=dataset.patients)
     return dataset.subset(parts.train), dataset.subset(parts.validation)
 
 
-def _open_part(data: DataSection, root: Path, part: Literal["train", "test"]) -> PairedFiles:
+def find_part(data: DataSection, root: Path, part: Literal["train", "test"], *, report: Report = refuse) -> FoundPairs:
+    """Matches the files of one part by name, without opening any.
+
+    Args:
+        data: What the recipe says about data.
+        root: Folder of the data set.
+        part: Which part.
+        report: Takes what is wrong; by default errors are raised.
+
+    Raises:
+        DataError: The part cannot be read at all; with the default `report`, also for any error.
+    """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected the folder of the {data.dataset!r} data set")
-    return OPENERS[data.dataset](data, root, part=part)
+    pairs = FINDERS[data.dataset](data, root, part=part, report=report)
+    if data.split_file is None:
+        report_incomplete(pairs, dataset=data.dataset, root=root, part=part, report=report)
+    return pairs
+
+
+def _open_part(data: DataSection, root: Path, part: Literal["train", "test"]) -> PairedFiles:
+    return open_pairs(data, find_part(data, root, part))

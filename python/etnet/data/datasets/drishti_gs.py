@@ -8,13 +8,14 @@ with the annotators' vertical cup-to-disc ratios. Copies of the archive differ i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from etnet.config.schema import DataSection
-from etnet.data.dataset import PairedFiles, natural_key
-from etnet.data.datasets.folder import open_pairs
+from etnet.data.datasets.pairing import FoundPairs, report_renamed
+from etnet.data.file_names import natural_key
+from etnet.data.findings import Finding, PartMissing, Report, counted_of
 from etnet.data.mask_sources import SoftMapMask
 from etnet.errors import DataError
 
@@ -24,8 +25,8 @@ _KINDS = {_DISC: "map of the disc", _CUP: "map of the cup"}
 _ENDINGS = {_DISC: "ODsegSoftmap", _CUP: "cupsegSoftmap"}
 
 
-def open_drishti_gs(data: DataSection, root: Path, *, part: Literal["train", "test"]) -> PairedFiles:
-    """Opens one half; ids are the names of the images, such as `drishtiGS_004`.
+def find_drishti_gs(data: DataSection, root: Path, *, part: Literal["train", "test"], report: Report) -> FoundPairs:
+    """Finds one half; ids are the names of the images, such as `drishtiGS_004`.
 
     A mask is 0 outside, 1 on the rim and 2 in the cup, where at least `data.min_annotators` of the four agree. With two
     classes in the recipe, rim and cup together are the second.
@@ -34,9 +35,10 @@ def open_drishti_gs(data: DataSection, root: Path, *, part: Literal["train", "te
         data: What the recipe says about data.
         root: Folder with `Training` and `Test` at any depth.
         part: Which half.
+        report: Takes what is wrong.
 
     Raises:
-        DataError: Files are missing, unreadable or contradict each other, or the recipe has another number of classes.
+        DataError: There are no images, a file of ratios is damaged, or the recipe has another number of classes.
     """
     classes = len(data.class_names)
     if classes not in (2, 3):
@@ -44,39 +46,40 @@ def open_drishti_gs(data: DataSection, root: Path, *, part: Literal["train", "te
             f"{root}: Drishti-GS has an optic disc and cup; expected data.class_names of background and disc, or of "
             f"background, rim and cup, got {list(data.class_names)}"
         )
-    files = _files(root, part)
+    files = _files(root, part, report=report)
     images = files[_IMAGE]
     if not images:
         half = "Training" if part == "train" else "Test"
-        raise DataError(
+        raise PartMissing(
             f"{root}: holds no images drishtiGS_NNN.png below a folder {half}; expected the unpacked archive of "
             "Drishti-GS; give the folder that holds Training and Test"
         )
-    ids = sorted(images, key=natural_key)
-    masks = [
-        SoftMapMask(_companion(name, files, _DISC), _companion(name, files, _CUP), data.min_annotators) for name in ids
-    ]
-    return open_pairs(
-        data,
+    ids = tuple(sorted(images, key=natural_key))
+    for kind in (_DISC, _CUP):
+        ids = _with_map(ids, files, kind, report=report)
+    return FoundPairs(
         ids=ids,
-        images=[images[name] for name in ids],
-        masks=masks,
+        images=tuple(images[name] for name in ids),
+        masks=tuple(SoftMapMask(files[_DISC][name], files[_CUP][name], data.min_annotators) for name in ids),
         mask_values={0: 0, 1: 1, 2: classes - 1},
-        reference_cdrs=[_mean_ratio(files[_RATIOS].get(name)) for name in ids],
+        reference_cdrs=tuple(_mean_ratio(files[_RATIOS].get(name)) for name in ids),
     )
 
 
-def _files(root: Path, part: Literal["train", "test"]) -> Mapping[str, dict[str, Path]]:
+def _files(root: Path, part: Literal["train", "test"], *, report: Report) -> Mapping[str, dict[str, Path]]:
     """Files of one half by kind and id."""
     found: dict[str, dict[str, Path]] = {kind: {} for kind in (_IMAGE, _DISC, _CUP, _RATIOS)}
-    for path in sorted(root.rglob("*")):
+    paths = [path for path in sorted(root.rglob("*")) if _half(path.relative_to(root)) == part]
+    for path in paths:
         match = _NAME.fullmatch(path.name)
-        if match is None or _half(path.relative_to(root)) != part:
+        if match is None:
             continue
         kind = (match[2] or "").lower()
         former = found[kind].setdefault(match[1], path)
         if former is not path:
-            raise DataError(f"{path}: there is another {path.name} in {former.parent}; remove one of the two")
+            sentence = f"{path}: there is another {path.name} in {former.parent}; remove one of the two"
+            report(Finding("error", "sample-twice", sentence, (former, path)))
+    report_renamed(paths, lambda path: _NAME.fullmatch(path.name) is not None, report=report)
     return found
 
 
@@ -90,13 +93,18 @@ def _half(path: Path) -> Literal["train", "test"] | None:
     return None
 
 
-def _companion(name: str, files: Mapping[str, dict[str, Path]], kind: str) -> Path:
-    if name not in files[kind]:
-        raise DataError(
-            f"{files[_IMAGE][name]}: has no {_KINDS[kind]}; expected {name}_{_ENDINGS[kind]}.png in the same half; "
-            "unpack the archive with the ground truth again"
+def _with_map(
+    ids: Sequence[str], files: Mapping[str, dict[str, Path]], kind: str, *, report: Report
+) -> tuple[str, ...]:
+    """Images that have a map of one kind; the others are reported."""
+    alone = [name for name in ids if name not in files[kind]]
+    if alone:
+        sentence = (
+            f"{files[_IMAGE][alone[0]]}: has no {_KINDS[kind]} ({counted_of(alone, len(ids))} images); expected "
+            f"{alone[0]}_{_ENDINGS[kind]}.png in the same half; unpack the archive with the ground truth again"
         )
-    return files[kind][name]
+        report(Finding("error", "image-without-mask", sentence, tuple(files[_IMAGE][name] for name in alone)))
+    return tuple(name for name in ids if name in files[kind])
 
 
 def _mean_ratio(path: Path | None) -> float | None:

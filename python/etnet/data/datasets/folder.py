@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from etnet.config.schema import DataSection
-from etnet.data.dataset import PairedFiles, image_files, match_names, require_same_size
-from etnet.data.io import read_size
-from etnet.data.mask_sources import MaskFile, MaskSource
-from etnet.data.mask_values import MaskSummary, find_mapping, scan_masks
-from etnet.data.splits import choose_part, read_split
-from etnet.errors import DataError
+from etnet.data.catalog import CATALOG, dataset_of
+from etnet.data.dataset import image_files, match_names
+from etnet.data.datasets.pairing import FoundPairs, part_of
+from etnet.data.file_names import original_stem
+from etnet.data.findings import Finding, PartMissing, Report
+from etnet.data.mask_sources import MaskFile
+from etnet.data.splits import read_split
 
 
-def open_folder(data: DataSection, root: Path, *, part: Literal["train", "test"]) -> PairedFiles:
-    """Opens `images/` and `masks/`, or those below `train/`; the test part lies below `test/`.
+def find_folder(data: DataSection, root: Path, *, part: Literal["train", "test"], report: Report) -> FoundPairs:
+    """Finds `images/` and `masks/`, or those below `train/`; the test part lies below `test/`.
 
     With `data.split_file`, both parts are drawn from the folder's own `images/` and `masks/`.
 
@@ -24,63 +26,22 @@ def open_folder(data: DataSection, root: Path, *, part: Literal["train", "test"]
         data: What the recipe says about data.
         root: Folder that holds them.
         part: Which of the two.
+        report: Takes what is wrong.
 
     Raises:
-        DataError: The folders are missing, names do not match, sizes differ or mask values have no class.
+        DataError: The folders are missing or empty.
     """
     folder = root if data.split_file is not None else _part_folder(root, part)
     images, masks = image_files(folder / "images"), image_files(folder / "masks")
-    ids = match_names(images, masks)
+    _report_copies(images, report=report)
+    _report_mixture(images, report=report)
+    ids = match_names(images, masks, report=report)
     if data.split_file is not None:
-        ids = choose_part(ids, read_split(data.split_file), part, where=folder / "images")
-    return open_pairs(
-        data, ids=ids, images=[images[stem] for stem in ids], masks=[MaskFile(masks[stem]) for stem in ids]
-    )
-
-
-def open_pairs(
-    data: DataSection,
-    *,
-    ids: Sequence[str],
-    images: Sequence[Path],
-    masks: Sequence[MaskSource],
-    fields_of_view: Sequence[Path] | None = None,
-    mask_values: Mapping[int, int] | None = None,
-    reference_cdrs: Sequence[float | None] | None = None,
-) -> PairedFiles:
-    """Builds a data set from matched files after reading every mask once.
-
-    Args:
-        data: What the recipe says about data.
-        ids: A unique name per sample.
-        images: Image files.
-        masks: Masks.
-        fields_of_view: Field-of-view files.
-        mask_values: The data set's own mapping, used when the recipe names none.
-        reference_cdrs: The annotators' vertical cup-to-disc ratios.
-
-    Raises:
-        DataError: Sizes differ or mask values have no class.
-    """
-    summaries = scan_masks(masks)
-    _check_sizes(images, summaries)
-    mapping = find_mapping(
-        summaries,
-        num_classes=len(data.class_names),
-        ignore_index=data.ignore_index,
-        given=data.mask_values or mask_values,
-    )
-    views = None if fields_of_view is None else tuple(fields_of_view)
-    values = tuple(summary.values for summary in summaries)
-    return PairedFiles(
-        ids=tuple(ids),
-        images=tuple(images),
-        masks=tuple(masks),
-        mapping=mapping,
-        fields_of_view=views,
-        intensity_window=data.intensity_window,
-        values=values,
-        reference_cdrs=None if reference_cdrs is None else tuple(reference_cdrs),
+        ids = part_of(ids, read_split(data.split_file), part, where=folder / "images", report=report)
+    return FoundPairs(
+        ids=ids,
+        images=tuple(images[stem] for stem in ids),
+        masks=tuple(MaskFile(masks[stem]) for stem in ids),
     )
 
 
@@ -90,13 +51,46 @@ def _part_folder(root: Path, part: Literal["train", "test"]) -> Path:
             return root
         return root / "train"
     if not (root / "test" / "images").is_dir():
-        raise DataError(
+        raise PartMissing(
             f"{root}: has no test part; expected test/images and test/masks; "
             "add them, or choose --split validation, or --split all for every image of the folder"
         )
     return root / "test"
 
 
-def _check_sizes(images: Sequence[Path], masks: Sequence[MaskSummary]) -> None:
-    for image, mask in zip(images, masks, strict=True):
-        require_same_size(mask.path, mask.shape, image_path=image, image_shape=read_size(image))
+def _report_copies(images: Mapping[str, Path], *, report: Report) -> None:
+    """Reports `a (1).png` beside `a.png`; several files of such names alone are someone's own numbering."""
+    copies = tuple(path for stem, path in images.items() if original_stem(stem) in images)
+    if copies:
+        original = images[original_stem(copies[0].stem) or ""]
+        report(
+            Finding(
+                "error",
+                "renamed-file",
+                f"{copies[0]}: looks like a copy of {original.name} that was made by the operating system "
+                f"({len(copies)} such files); expected every image once; remove it with its mask, or give it a name of "
+                "its own",
+                copies,
+            )
+        )
+
+
+def _report_mixture(images: Mapping[str, Path], *, report: Report) -> None:
+    """Reports images of two known data sets with different structures, which no network could learn together."""
+    known = defaultdict(list)
+    for path in images.values():
+        name = dataset_of(path.name)
+        if name is not None:
+            known[name].append(path)
+    structures = {CATALOG[name].structures for name in known}
+    if len(structures) > 1:
+        first, second = list(known)[:2]
+        report(
+            Finding(
+                "error",
+                "mixed-data-sets",
+                f"{known[second][0]}: named like an image of {CATALOG[second].title}, among {len(known[first])} of "
+                f"{CATALOG[first].title}; expected one data set in a folder; move each to a folder of its own",
+                tuple(known[second]),
+            )
+        )

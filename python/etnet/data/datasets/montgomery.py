@@ -8,59 +8,74 @@ another patient.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from etnet.config.schema import DataSection
-from etnet.data.dataset import PairedFiles, image_files, match_names
-from etnet.data.datasets.folder import open_pairs
+from etnet.data.dataset import image_files, match_names
+from etnet.data.datasets.pairing import FoundPairs, part_of, require_two_classes
+from etnet.data.findings import Finding, Report, counted_of
 from etnet.data.mask_sources import MaskSource, UnionMask
-from etnet.data.splits import builtin_split, choose_part, read_split
+from etnet.data.splits import builtin_split, read_split
 from etnet.errors import DataError
 
 
-def open_montgomery(data: DataSection, root: Path, *, part: Literal["train", "test"]) -> PairedFiles:
-    """Opens one part; ids are the names of the images, such as `MCUCXR_0001_0`.
+def find_montgomery(data: DataSection, root: Path, *, part: Literal["train", "test"], report: Report) -> FoundPairs:
+    """Finds one part; ids are the names of the images, such as `MCUCXR_0001_0`.
 
     Args:
         data: What the recipe says about data; two classes, background and lung.
         root: Folder that holds `CXR_png/` and the masks.
         part: Which part of the split.
+        report: Takes what is wrong.
 
     Raises:
-        DataError: Folders or files are missing, or the recipe has not two classes.
+        DataError: Folders are missing, or the recipe has not two classes.
     """
     if not (root / "CXR_png").is_dir():
         raise DataError(
             f"{root / 'CXR_png'}: no such folder; expected the unpacked Montgomery archive; give the folder that holds "
             "CXR_png and ManualMask (or masks)"
         )
-    if len(data.class_names) != 2:
-        raise DataError(
-            f"{root}: Montgomery has labels for two classes; expected background and lung in data.class_names, got "
-            f"{list(data.class_names)}"
-        )
-    images, masks = image_files(root / "CXR_png"), _masks(root)
+    require_two_classes(data, root, title="Montgomery", structure="lung")
+    images, masks = image_files(root / "CXR_png"), _masks(root, report=report)
     split = builtin_split("montgomery") if data.split_file is None else read_split(data.split_file)
-    ids = choose_part(match_names(images, {name: mask.path for name, mask in masks.items()}), split, part, where=root)
-    return open_pairs(
-        data,
+    paired = match_names(images, {name: mask.path for name, mask in masks.items()}, report=report)
+    ids = part_of(paired, split, part, where=root, report=report)
+    return FoundPairs(
         ids=ids,
-        images=[images[name] for name in ids],
-        masks=[masks[name] for name in ids],
+        images=tuple(images[name] for name in ids),
+        masks=tuple(masks[name] for name in ids),
         mask_values={0: 0, 1: 1},
     )
 
 
-def _masks(root: Path) -> dict[str, MaskSource]:
+def _masks(root: Path, *, report: Report) -> dict[str, MaskSource]:
     """Lungs by id, left and right as one."""
     if (root / "ManualMask").is_dir():
         left, right = (image_files(root / "ManualMask" / f"{side}Mask") for side in ("left", "right"))
-        match_names(left, right)
-        return {name: UnionMask((left[name], right[name])) for name in left}
+        _report_one_lung(left, right, report=report)
+        return {name: UnionMask((left[name], right[name])) for name in left if name in right}
     if not (root / "masks").is_dir():
         raise DataError(
             f"{root}: has neither ManualMask/leftMask and ManualMask/rightMask nor masks; unpack the Montgomery "
             "archive with its masks again"
         )
     return {name: UnionMask((path,)) for name, path in image_files(root / "masks").items()}
+
+
+def _report_one_lung(left: Mapping[str, Path], right: Mapping[str, Path], *, report: Report) -> None:
+    for these, others, side, other in ((left, right, "left", "right"), (right, left, "right", "left")):
+        alone = [path for name, path in these.items() if name not in others]
+        if alone:
+            folder = next(iter(others.values())).parent
+            report(
+                Finding(
+                    "error",
+                    "one-lung",
+                    f"{alone[0]}: {side} lung without the {other} one ({counted_of(alone, len(these))}); expected "
+                    f"{alone[0].name} in {folder}; unpack ManualMask from the archive again",
+                    tuple(alone),
+                )
+            )

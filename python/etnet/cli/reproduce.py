@@ -1,0 +1,206 @@
+"""`etnet reproduce`: the paper's tables, trained and scored here, beside the paper's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from etnet.cli.console import closing_lines, counted, note, warn
+from etnet.errors import SomeFilesFailed
+
+if TYPE_CHECKING:
+    from etnet.cli.train import TrainingDisplay
+    from etnet.reproduce.plan import Plan, Run
+    from etnet.reproduce.results import TableResult
+    from etnet.reproduce.runner import Progress
+
+OUTPUT = Path("runs/reproduce")
+SEEDS, QUICK_SEEDS = 3, 1
+
+
+@click.command(short_help="Train and score what stands in the paper's tables.")
+@click.argument("table", type=click.Choice(("table1", "table2", "table3")))
+@click.option(
+    "--data-root",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder with one folder per data set: DRIVE/, Drishti-GS/, Montgomery/, REFUGE/, LUNA/.",
+)
+@click.option("--only", metavar="NAME,...", help="Data sets to train on, for instance drishti_gs. Default: all.")
+@click.option("--methods", metavar="NAME,...", help="Rows to train, for instance etnet,unet. Default: all.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), help=f"Runs per cell [default: {SEEDS}; with --quick {QUICK_SEEDS}]."
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images [default: the recipe's].")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to train.")
+@click.option(
+    "--quick", is_flag=True, help="Minutes on a CPU: small encoder, few epochs. Shows that it works, no more."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=OUTPUT,
+    show_default=True,
+    metavar="DIR",
+    help="Folder of runs and tables; what is there is reused.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any recipe key, for every run; for instance --set model.encoder_weights=none. May be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="List what would be trained, and write nothing.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print table.json (or the dry run) to stdout, nothing else there."
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    table: str,
+    data_root: Path,
+    only: str | None,
+    methods: str | None,
+    seeds: int | None,
+    epochs: int | None,
+    device: str,
+    quick: bool,
+    output: Path,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Train and score the cells of one of the paper's tables, and set them beside the paper's numbers.
+
+    \b
+    etnet reproduce table3 --data-root DATA/ --quick
+    etnet reproduce table2 --data-root DATA/ --only drive,montgomery --methods etnet,unet
+
+    Runs that are complete are reused and interrupted ones go on, so the same command continues after Ctrl-C or a crash.
+    Tables share their runs. Writes table.md, table.csv, table.json and pictures/.
+    """
+    from etnet.reproduce.plan import Request, make_plan
+    from etnet.reproduce.profiles import check_overrides
+    from etnet.reproduce.tables import TABLES, chosen
+
+    asked = TABLES[table]
+    check_overrides(overrides)
+    runnable = tuple(method.key for method in asked.methods if method.not_run is None)
+    request = Request(
+        table=asked,
+        data_root=data_root,
+        output=output,
+        datasets=chosen(only, tuple(dataset.key for dataset in asked.datasets), option="--only"),
+        methods=asked.quick_methods if quick and methods is None else chosen(methods, runnable, option="--methods"),
+        seeds=seeds or (QUICK_SEEDS if quick else SEEDS),
+        device=device,
+        quick=quick,
+        epochs=epochs,
+        overrides=overrides,
+    )
+    plan = make_plan(request)
+    if dry_run:
+        _show_plan(plan, as_json=as_json)
+    else:
+        _reproduce(ctx, plan, as_json=as_json)
+
+
+def _show_plan(plan: Plan, *, as_json: bool) -> None:
+    from etnet.cli.reproduce_tables import plan_table, plan_values
+    from etnet.output import json_text
+
+    if as_json:
+        click.echo(json_text(plan_values(plan)))
+        return
+    from etnet.cli.console import output
+
+    _tell_missing(plan)
+    output().print(plan_table(plan))
+
+
+def _reproduce(ctx: click.Context, plan: Plan, *, as_json: bool) -> None:
+    from etnet.cli.console import output
+    from etnet.cli.reproduce_tables import result_tables
+    from etnet.inference.backends.torch_backend import resolve_device
+    from etnet.output import json_text
+    from etnet.reproduce.pictures import draw_pictures
+    from etnet.reproduce.report import BANNER, write_report
+    from etnet.reproduce.results import collect
+    from etnet.reproduce.runner import work_off
+
+    resolve_device(plan.request.device)
+    _tell_missing(plan)
+    if plan.request.quick:
+        warn(BANNER)
+    progress = work_off(plan, display=_RunDisplay())
+    result = collect(plan)
+    write_report(result, pictures=draw_pictures(result))
+    if as_json:
+        click.echo(json_text(result.to_dict()))
+    else:
+        for shown in result_tables(result):
+            output().print(shown)
+    _close(ctx, result, progress, as_json=as_json)
+
+
+def _tell_missing(plan: Plan) -> None:
+    from etnet.reproduce.plan import NO_DATA
+
+    for sentence in plan.broken.values():
+        warn(sentence)
+    missing = {cell.dataset.title: cell.dataset for cell in plan.cells if cell.wanted and cell.absence == NO_DATA}
+    for title, dataset in missing.items():
+        note(f"No data: {title}; expected {plan.request.data_root / dataset.folders[0]} or the like")
+
+
+def _close(ctx: click.Context, result: TableResult, progress: Progress, *, as_json: bool) -> None:
+    """Counts, where the table is, the next command, and the exit code."""
+    from etnet.reproduce.report import command_line
+
+    request = result.plan.request
+    reused, finished, failed = len(progress.reused), len(progress.finished), len(progress.failures)
+    note(f"{counted(finished, 'run')} trained and scored, {reused} reused, {failed} failed")
+    if progress.signal_number is not None:
+        note("Stopped; everything so far is saved, and the same command goes on from here.")
+        closing_lines(request.folder, command_line(result), to_stderr=as_json)
+        ctx.exit(128 + progress.signal_number)
+    closing_lines(request.folder, _next_command(result), to_stderr=as_json)
+    problems = [f"{title}: {error}" for title, error in progress.failures.items()]
+    problems += [sentence for key, sentence in result.plan.broken.items() if key in request.datasets]
+    if problems:
+        raise SomeFilesFailed(
+            f"{counted(len(problems), 'run')} of the table failed, the others are in it; the first is {problems[0]}"
+        )
+
+
+def _next_command(result: TableResult) -> str:
+    """Use the network of the last complete cell, which is the paper's own in every table."""
+    import shlex
+
+    done = [cell for cell in result.cells if cell.scored]
+    if not done:
+        return f"etnet data check {shlex.quote(str(result.plan.request.data_root))}"
+    return f"etnet infer YOUR_IMAGES --model {shlex.quote(str(done[-1].scored[0].job.train_folder))} --overlay"
+
+
+class _RunDisplay:
+    """Each run under a line of its own, with the bar of `etnet train`."""
+
+    @contextmanager
+    def on_run(self, run: Run, *, number: int, total: int) -> Iterator[TrainingDisplay]:
+        """Name the run and show its progress."""
+        from etnet.cli.train import TrainingDisplay
+
+        note(f"\n[{number}/{total}] {run.title}")
+        with TrainingDisplay() as display:
+            yield display
+
+    def on_failure(self, run: Run, error: str) -> None:
+        """Say what went wrong at once; the table repeats it."""
+        warn(f"{run.title}: {error}")

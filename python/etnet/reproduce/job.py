@@ -1,0 +1,155 @@
+"""One network of a table: what is to be trained, and what its folder says about how far that is.
+
+<folder>/train/             an ordinary run folder of `etnet train`
+<folder>/trained.json       written when training is complete
+<folder>/evaluation/        metrics.json, per_image.csv and the masks for the picture
+<folder>/scores.json        counts of every test image; written last
+<folder>/failure.json       why the last attempt failed
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etnet.config.load import recipe_from_values
+from etnet.config.schema import Recipe
+from etnet.errors import EtnetError
+from etnet.manifest import read_weights_info
+
+SCORES_FORMAT = 1
+"""Raised when scoring changes: older scores are then made again from the same weights."""
+
+PICTURED = 4
+"""Test images of a data set in the picture."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the process that trains and scores a network is told.
+
+    Attributes:
+        folder: Its own folder.
+        recipe: All choices.
+        data_root: Folder of the data set.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """
+
+    folder: Path
+    recipe: Recipe
+    data_root: Path
+    device: str
+
+    def to_json(self) -> str:
+        """One line of text that `from_json` reads back."""
+        return json.dumps(
+            {
+                "folder": str(self.folder),
+                "recipe": self.recipe.model_dump(mode="json"),
+                "data_root": str(self.data_root),
+                "device": self.device,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """The job in a line of text."""
+        values = json.loads(text)
+        recipe = recipe_from_values(values["recipe"], "the job's recipe")
+        return cls(Path(values["folder"]), recipe, Path(values["data_root"]), values["device"])
+
+    @property
+    def train_folder(self) -> Path:
+        """Run folder of the training."""
+        return self.folder / "train"
+
+    @property
+    def last(self) -> Path:
+        """The state from which training goes on."""
+        return self.train_folder / "weights" / "last.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        """The weights that are scored: the end of training, or `best` where images were held out to choose it."""
+        return self.last if self.recipe.data.validation_fraction == 0 else self.last.with_name("best.safetensors")
+
+    @property
+    def trained_file(self) -> Path:
+        """Facts about the finished training."""
+        return self.folder / "trained.json"
+
+    @property
+    def scores_file(self) -> Path:
+        """Counts of every test image."""
+        return self.folder / "scores.json"
+
+    @property
+    def failure_file(self) -> Path:
+        """Why the last attempt failed."""
+        return self.folder / "failure.json"
+
+    @property
+    def evaluation_folder(self) -> Path:
+        """Reports and masks of the test images."""
+        return self.folder / "evaluation"
+
+    @property
+    def centers(self) -> str:
+        """Where the squares that are scored lie: the one place to change when the disc is localised instead."""
+        return "whole images" if self.recipe.data.roi is None else "true disc centres"
+
+    def trained(self) -> dict[str, Any] | None:
+        """Content of `trained.json`, or None while training is not complete."""
+        return _read(self.trained_file) if self.weights.is_file() else None
+
+    def scores(self) -> dict[str, Any] | None:
+        """Content of `scores.json`, or None where there is none that this version would make."""
+        scores = _read(self.scores_file)
+        if scores is None or self.trained() is None:
+            return None
+        return scores if (scores["format"], scores["centers"]) == (SCORES_FORMAT, self.centers) else None
+
+    def failure(self) -> str | None:
+        """Why the last attempt failed."""
+        content = _read(self.failure_file)
+        return None if content is None else str(content["error"])
+
+    def iterations_done(self) -> int:
+        """Optimizer steps of the newest saved state."""
+        try:
+            return read_weights_info(self.last).iteration
+        except EtnetError:
+            return 0
+
+    def training_seconds(self) -> float:
+        """Seconds spent in optimizer steps, loading included and validation not, over all parts of the run."""
+        batch, seconds, before = self.recipe.training.batch_size, 0.0, 0.0
+        with (self.train_folder / "metrics.csv").open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                steps = float(row["iteration"]) - before
+                before = float(row["iteration"])
+                seconds += steps * batch / float(row["images_per_second"])
+        return seconds
+
+
+def pictured(ids: Sequence[str]) -> tuple[str, ...]:
+    """Images evenly spread over a test set, the same for every method.
+
+    >>> pictured([str(number) for number in range(20)])
+    ('2', '7', '12', '17')
+    """
+    count = min(PICTURED, len(ids))
+    return tuple(ids[(2 * number + 1) * len(ids) // (2 * count)] for number in range(count))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        # Files are written whole; what is not JSON was not written here and is made again.
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,303 @@
+"""From what a user asks for to the training runs behind every cell, each with a folder that only it can have."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from etnet.config.schema import Recipe
+from etnet.data.dataset import PairedFiles
+from etnet.data.datasets import open_dataset
+from etnet.errors import DataError, EtnetError
+from etnet.reproduce.job import Job
+from etnet.reproduce.profiles import recipe_for
+from etnet.reproduce.tables import Method, PaperDataset, PaperTable
+from etnet.sidecar import file_sha256
+from etnet.training.schedule import total_iterations
+
+RUNS = "runs"
+"""Folder of the trained networks below the output; tables share them."""
+
+WITHOUT_EFFECT = {"data": ("workers",), "training": ("save_every",)}
+"""Recipe keys that do not change what is trained."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for.
+
+    Attributes:
+        table: The table.
+        data_root: Folder with one folder per data set.
+        output: Folder of runs and tables.
+        datasets: Keys of the data sets whose cells are to be trained.
+        methods: Keys of the methods to be trained.
+        seeds: Number of runs per cell, with seeds 0, 1, ...
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        quick: Whether to use the small profile.
+        epochs: Length of every run; None leaves it to the recipe.
+        overrides: `section.key=value` for every recipe.
+    """
+
+    table: PaperTable
+    data_root: Path
+    output: Path
+    datasets: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: int = 3
+    device: str = "auto"
+    quick: bool = False
+    epochs: int | None = None
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where the table is written; a quick one never replaces a full one."""
+        return self.output / (f"{self.table.name}-quick" if self.quick else self.table.name)
+
+
+@dataclass(frozen=True)
+class FoundData:
+    """A data set on disk.
+
+    Attributes:
+        root: Its folder.
+        training_images: Number of images trained on.
+        test_images: Number of images scored.
+        identity: Changes when a file or the split does, not when the folder moves.
+    """
+
+    root: Path
+    training_images: int
+    test_images: int
+    identity: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network to train and score.
+
+    Attributes:
+        dataset: Data set.
+        method: Method.
+        recipe: All choices.
+        data: Where the images are.
+        output: Folder of runs and tables.
+        device: Where to train.
+    """
+
+    dataset: PaperDataset
+    method: Method
+    recipe: Recipe
+    data: FoundData
+    output: Path
+    device: str
+
+    @property
+    def seed(self) -> int:
+        """Seed of weights, order and augmentation."""
+        return self.recipe.training.seed
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of everything that decides what is trained: the recipe and the data."""
+        recipe = self.recipe.model_dump(mode="json", exclude={"name"})
+        for section, keys in WITHOUT_EFFECT.items():
+            for key in keys:
+                del recipe[section][key]
+        text = json.dumps([recipe, self.data.identity], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def title(self) -> str:
+        """What a reader calls it."""
+        return f"{self.method.title} on {self.dataset.title}, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Its own folder, below which `train/` is an ordinary run folder."""
+        return self.output / RUNS / f"{self.dataset.key}-{self.method.key}-seed{self.seed}-{self.key[:10]}"
+
+    @property
+    def job(self) -> Job:
+        """What the process that trains it is told."""
+        return Job(self.folder, self.recipe, self.data.root, self.device)
+
+    @property
+    def iterations(self) -> int:
+        """Optimizer steps that the recipe asks for."""
+        training = self.recipe.training
+        return total_iterations(
+            num_images=self.data.training_images, epochs=training.epochs, batch_size=training.batch_size
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one data set.
+
+    Attributes:
+        dataset: Column group.
+        method: Row.
+        runs: Networks behind it, one per seed; none where `absence` says why.
+        wanted: Whether the user asked for it to be trained.
+        absence: Why nothing can be shown: `no data`, `not run`, or what is wrong with the data.
+    """
+
+    dataset: PaperDataset
+    method: Method
+    runs: tuple[Run, ...] = ()
+    wanted: bool = True
+    absence: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a table, row by row.
+
+    Attributes:
+        request: What was asked for.
+        cells: Every cell of the paper's table.
+        broken: Sentence per data set that is there and cannot be used.
+    """
+
+    request: Request
+    cells: tuple[Cell, ...]
+    broken: dict[str, str]
+
+    @property
+    def wanted_runs(self) -> tuple[Run, ...]:
+        """Runs to have: the first seed of every cell first, so that an early table has no holes."""
+        runs = [run for cell in self.cells if cell.wanted for run in cell.runs]
+        return tuple(sorted(runs, key=lambda run: run.seed))
+
+    def cell(self, method: Method, dataset: PaperDataset) -> Cell:
+        """The cell in a row and a column group."""
+        return next(cell for cell in self.cells if cell.method == method and cell.dataset == dataset)
+
+
+NO_DATA, NOT_RUN = "no data", "not run"
+
+
+def make_plan(request: Request) -> Plan:
+    """Find the data, read the recipes and name every run; nothing is written.
+
+    Raises:
+        DataError: The data folder does not exist, holds two folders for one data set, or none of those asked for.
+        UsageError: An override does not fit a recipe.
+    """
+    folders = find_folders(request.data_root, request.table.datasets)
+    if not set(request.datasets) & set(folders):
+        asked = [dataset for dataset in request.table.datasets if dataset.key in request.datasets]
+        raise DataError(
+            f"{request.data_root}: holds no folder of {', '.join(dataset.title for dataset in asked)}; expected "
+            f"{request.data_root / asked[0].folders[0]} or the like; give the folder that holds it with --data-root"
+        )
+    found: dict[str, FoundData] = {}
+    broken: dict[str, str] = {}
+    for dataset in request.table.datasets:
+        if dataset.key not in folders or not _is_of_interest(dataset, request):
+            continue
+        recipe = _recipe(dataset, request.table.methods[0], request, seed=0)
+        try:
+            found[dataset.key] = look_at(recipe, folders[dataset.key])
+        except EtnetError as error:
+            broken[dataset.key] = str(error)
+    cells = [
+        _cell(dataset, method, request, folders=folders, found=found)
+        for method in request.table.methods
+        for dataset in request.table.datasets
+    ]
+    return Plan(request, tuple(cells), broken)
+
+
+def find_folders(root: Path, datasets: tuple[PaperDataset, ...]) -> dict[str, Path]:
+    """Folders of data sets by key: `root` itself or one inside it, by its name without case and punctuation.
+
+    Raises:
+        DataError: The folder is missing, or two folders bear names of one data set.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected the folder that holds DRIVE/, Drishti-GS/ and the like")
+    candidates = [root.resolve(), *sorted(path for path in root.iterdir() if path.is_dir())]
+    found: dict[str, Path] = {}
+    for dataset in datasets:
+        matches = [path for path in candidates if dataset.is_called(path.name)]
+        inside = [path for path in matches if path != candidates[0]]
+        if len(inside) > 1:
+            raise DataError(
+                f"{root}: {' and '.join(path.name for path in inside)} are both names of {dataset.title}; "
+                "expected one folder per data set, so move the other one away"
+            )
+        if matches:
+            found[dataset.key] = (inside or matches)[0]
+    return found
+
+
+def look_at(recipe: Recipe, root: Path) -> FoundData:
+    """Open both parts of a data set and take its fingerprint.
+
+    Raises:
+        DataError: The data cannot be used for training and testing.
+    """
+    training = open_dataset(recipe.data, root, "train", seed=recipe.training.seed)
+    test = open_dataset(recipe.data, root, "test", seed=recipe.training.seed)
+    if not len(training) or not len(test):
+        raise DataError(
+            f"{root}: gives {len(training)} training and {len(test)} test images; expected some of both for a table"
+        )
+    return FoundData(root, len(training), len(test), _identity(training, test))
+
+
+def _identity(*parts: PairedFiles) -> str:
+    """SHA-256 over names and contents of the files that are used; other files in the folder do not count."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(b"part")
+        for name, image, mask in zip(part.ids, part.images, part.masks, strict=True):
+            digest.update(f"\n{name}\n".encode())
+            digest.update("".join(file_sha256(path) for path in (image, *mask.files)).encode())
+    return digest.hexdigest()
+
+
+def _cell(
+    dataset: PaperDataset,
+    method: Method,
+    request: Request,
+    *,
+    folders: dict[str, Path],
+    found: dict[str, FoundData],
+) -> Cell:
+    wanted = method.not_run is None and dataset.key in request.datasets and method.key in request.methods
+    if method.not_run is not None:
+        return Cell(dataset, method, wanted=False, absence=NOT_RUN)
+    if dataset.key not in folders:
+        return Cell(dataset, method, wanted=wanted, absence=NO_DATA)
+    if dataset.key not in found:
+        return Cell(dataset, method, wanted=wanted, absence="data not usable" if wanted else NOT_RUN)
+    runs = tuple(
+        Run(
+            dataset,
+            method,
+            _recipe(dataset, method, request, seed=seed),
+            found[dataset.key],
+            request.output,
+            request.device,
+        )
+        for seed in range(request.seeds)
+    )
+    return Cell(dataset, method, runs, wanted=wanted)
+
+
+def _recipe(dataset: PaperDataset, method: Method, request: Request, *, seed: int) -> Recipe:
+    return recipe_for(
+        dataset, method, seed=seed, quick=request.quick, epochs=request.epochs, overrides=request.overrides
+    )
+
+
+def _is_of_interest(dataset: PaperDataset, request: Request) -> bool:
+    """Asked for, or trained before; reading the other data sets would only cost time."""
+    return dataset.key in request.datasets or any((request.output / RUNS).glob(f"{dataset.key}-*"))

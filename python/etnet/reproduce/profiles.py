@@ -1,0 +1,74 @@
+"""How a table's recipes differ from those for daily use, and the small profile behind `--quick`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from etnet.config.load import load_recipe
+from etnet.config.schema import Recipe
+from etnet.errors import UsageError
+from etnet.reproduce.tables import Method, PaperDataset
+
+PROTOCOL = ("data.validation_fraction=0",)
+"""Ours: the paper names training and test images only, so a table trains on all of the former and scores the state at
+the end of training; nothing is chosen by looking at a score."""
+
+QUICK = (
+    "model.encoder=resnet18",
+    "model.encoder_weights=none",
+    "model.decoder_channels=64",
+    "model.edge_channels=32",
+    "augmentation.scale=[0.8, 1.25]",
+    "optimizer.base_lr=0.003",
+    "training.batch_size=4",
+)
+"""A small encoder from scratch: minutes on two processor cores, scores that say that everything works and no more."""
+
+QUICK_BY_DATASET = {
+    "drive": ("data.crop_size=192", "training.epochs=12"),
+    "montgomery": ("data.image_size=[192, 192]", "data.crop_size=192", "training.epochs=3"),
+    "lung_ct": ("data.image_size=[192, 192]", "data.crop_size=192", "training.epochs=2"),
+    "drishti_gs": ("data.roi.size=160", "data.crop_size=160", "training.epochs=6"),
+    "refuge": ("data.roi.size=160", "data.crop_size=160", "training.epochs=2"),
+}
+
+RESERVED = {
+    "model.name": "--methods",
+    "model.use_egm": "--methods",
+    "model.use_wam": "--methods",
+    "training.seed": "--seeds",
+    "training.epochs": "--epochs",
+}
+"""Recipe keys that an option of `etnet reproduce` sets."""
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse overrides under which a row or a column would no longer be what its title says.
+
+    Raises:
+        UsageError: An override sets a key that belongs to another option.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key in RESERVED:
+            raise UsageError(f"--set {override}: {key} is chosen by {RESERVED[key]}; leave it out of --set")
+
+
+def recipe_for(
+    dataset: PaperDataset,
+    method: Method,
+    *,
+    seed: int,
+    quick: bool = False,
+    epochs: int | None = None,
+    overrides: Sequence[str] = (),
+) -> Recipe:
+    """The recipe that trains one method on one data set; later choices win: protocol, quick, overrides, epochs, method.
+
+    Raises:
+        UsageError: An override does not fit the recipe.
+    """
+    length = () if epochs is None else (f"training.epochs={epochs}",)
+    small = (*QUICK, *QUICK_BY_DATASET[dataset.key]) if quick else ()
+    row = (*length, *method.overrides, f"training.seed={seed}")
+    return load_recipe(dataset.key, [*PROTOCOL, *small, *overrides, *row])

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from etnet.errors import DataError, UsageError
+from etnet.reproduce.plan import NO_DATA, NOT_RUN, find_folders
+from etnet.reproduce.profiles import RESERVED, check_overrides
+from etnet.reproduce.tables import TABLES
+from helpers.reproduce import tiny_plan, write_drive_of_discs
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_drive_of_discs(root / "drive")
+    return root
+
+
+def test_every_cell_of_the_paper_is_in_the_plan(data_root: Path, tmp_path: Path) -> None:
+    plan = tiny_plan(data_root, tmp_path, seeds=2)
+    assert len(plan.cells) == 15
+    assert [run.title for run in plan.wanted_runs] == ["ET-Net on DRIVE, seed 0", "ET-Net on DRIVE, seed 1"]
+    states = {cell.absence for cell in plan.cells if cell.dataset.key != "drive"}
+    assert states == {NO_DATA}
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_first_seed_comes_before_every_second(data_root: Path, tmp_path: Path) -> None:
+    plan = tiny_plan(data_root, tmp_path, methods=("fcn", "etnet"), seeds=2)
+    assert [(run.method.key, run.seed) for run in plan.wanted_runs] == [
+        ("fcn", 0),
+        ("etnet", 0),
+        ("fcn", 1),
+        ("etnet", 1),
+    ]
+
+
+def test_posal_is_not_run_even_where_there_is_data(tmp_path: Path) -> None:
+    (tmp_path / "Drishti-GS").mkdir()
+    plan = tiny_plan(tmp_path, tmp_path / "out", table="table1", datasets=("drishti_gs",), methods=("etnet",))
+    absences = {cell.method.key: cell.absence for cell in plan.cells if cell.dataset.key == "drishti_gs"}
+    assert absences["posal"] == NOT_RUN
+    assert absences["etnet"] == "data not usable"
+    assert "Drishti-GS" in plan.broken["drishti_gs"]
+
+
+def test_the_iterations_are_those_of_the_paper(data_root: Path, tmp_path: Path) -> None:
+    (run,) = tiny_plan(data_root, tmp_path, epochs=300, overrides=("training.batch_size=3",)).wanted_runs
+    assert run.iterations == 4 * 300 / 3
+
+
+def test_all_training_images_are_trained_on_and_none_chooses_the_weights(data_root: Path, tmp_path: Path) -> None:
+    (run,) = tiny_plan(data_root, tmp_path).wanted_runs
+    assert (run.data.training_images, run.data.test_images) == (4, 3)
+    assert run.job.weights.name == "last.safetensors"
+    (held,) = tiny_plan(data_root, tmp_path, overrides=("data.validation_fraction=0.25",)).wanted_runs
+    assert held.data.training_images == 3
+    assert held.job.weights.name == "best.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (("data.workers=1",), True),
+        (("training.save_every=7",), True),
+        (("name=other",), True),
+        (("loss.alpha=0.5",), False),
+        (("data.edge_width=5",), False),
+        (("model.decoder_channels=24",), False),
+    ],
+)
+def test_a_run_is_known_by_what_decides_its_result(
+    data_root: Path, tmp_path: Path, change: tuple[str, ...], same: bool
+) -> None:
+    (before,) = tiny_plan(data_root, tmp_path).wanted_runs
+    (after,) = tiny_plan(data_root, tmp_path, overrides=change).wanted_runs
+    assert (before.folder == after.folder) is same
+
+
+def test_other_images_are_another_run_and_another_place_is_not(data_root: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / "DRIVE"
+    shutil.copytree(data_root / "drive", moved)
+    (moved / "notes.png").touch()
+    (before,) = tiny_plan(data_root, tmp_path).wanted_runs
+    (after,) = tiny_plan(moved.parent, tmp_path).wanted_runs
+    assert after.key == before.key
+    label = moved / "training/1st_manual/21_manual1.gif"
+    label.write_bytes((moved / "training/1st_manual/22_manual1.gif").read_bytes())
+    (changed,) = tiny_plan(moved.parent, tmp_path).wanted_runs
+    assert changed.key != before.key
+
+
+def test_methods_and_seeds_have_folders_of_their_own(data_root: Path, tmp_path: Path) -> None:
+    plan = tiny_plan(data_root, tmp_path, methods=("fcn", "multi_task", "etnet"), seeds=2)
+    assert len({run.folder for run in plan.wanted_runs}) == 6
+
+
+def test_a_folder_may_be_given_itself(data_root: Path) -> None:
+    found = find_folders(data_root / "drive", TABLES["table2"].datasets)
+    assert found == {"drive": (data_root / "drive").resolve()}
+
+
+def test_two_folders_of_one_data_set_are_refused(tmp_path: Path) -> None:
+    for name in ("DRIVE", "drive"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=r"DRIVE and drive are both names of DRIVE; expected one folder"):
+        find_folders(tmp_path, TABLES["table2"].datasets)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_no_folder_at_all_is_refused_with_the_expected_name(tmp_path: Path, missing: bool) -> None:
+    root = tmp_path / "nothing" if missing else tmp_path
+    expected = "no such folder" if missing else f"holds no folder of DRIVE; expected {tmp_path / 'DRIVE'}"
+    with pytest.raises(DataError, match=re.escape(expected)):
+        tiny_plan(root, tmp_path)
+
+
+def test_a_data_set_that_cannot_be_used_does_not_cost_the_others(data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_root / "drive", tmp_path / "DRIVE")
+    (tmp_path / "Montgomery").mkdir()
+    plan = tiny_plan(tmp_path, tmp_path / "out", datasets=("drive", "montgomery"))
+    assert [run.dataset.key for run in plan.wanted_runs] == ["drive"]
+    assert "Montgomery" in plan.broken["montgomery"]
+
+
+@pytest.mark.parametrize("key", RESERVED)
+def test_what_a_row_means_cannot_be_overridden(key: str) -> None:
+    with pytest.raises(UsageError, match=f"{key} is chosen by --"):
+        check_overrides(["loss.alpha=0.5", f"{key}=1"])
