@@ -3,14 +3,13 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, jaccard_score
 
 from etnet.errors import DataError, ModelFileError, UsageError
+from etnet.inference.evaluate import evaluate
 from etnet.inference.evaluate_regions import (
     LocalizedImage,
     background,
@@ -21,30 +20,11 @@ from etnet.inference.predictor import Predictor
 from etnet.types import RegionOfInterest, Sample
 from helpers.backends import PixelBackend, contract, image_of
 from helpers.bundles import draw_disc, localizer_contract, pixel_bundle, segmenter_contract
+from helpers.samples import Samples
 
 ROI = RegionOfInterest(side=0.4, size=48)
 NAMES = ("background", "optic_rim", "optic_cup")
 GROUPS = (("optic_disc", (1, 2)),)
-
-
-@dataclass
-class InMemory:
-    """A data set that was never on disk."""
-
-    samples: list[Sample]
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(sample.id for sample in self.samples)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def load(self, index: int) -> Sample:
-        return self.samples[index]
-
-    def image_path(self, index: int) -> Path:
-        return Path(self.ids[index])
 
 
 def seen(name: str, mask: np.ndarray, *, labels: np.ndarray | None = None) -> Sample:
@@ -53,19 +33,17 @@ def seen(name: str, mask: np.ndarray, *, labels: np.ndarray | None = None) -> Sa
 
 
 @pytest.fixture
-def eyes() -> InMemory:
+def eyes() -> Samples:
     """One that is found as it is, one that is found 3 pixels beside, and one in which nothing is found."""
     here, there = draw_disc((100, 120), (50, 60), 12), draw_disc((100, 120), (44, 48), 10)
-    return InMemory(
-        [
-            seen("right", here),
-            seen("beside", there, labels=np.roll(there, 3, axis=1)),
-            seen("missed", here, labels=here * 0),
-        ]
+    return Samples(
+        seen("right", here),
+        seen("beside", there, labels=np.roll(there, 3, axis=1)),
+        seen("missed", here, labels=here * 0),
     )
 
 
-def scored(dataset: InMemory, predictor=None, **options):
+def scored(dataset: Samples, predictor=None, **options):
     return evaluate_regions(predictor or pixel_bundle(ROI), dataset, class_names=NAMES, class_groups=GROUPS, **options)
 
 
@@ -88,7 +66,7 @@ def test_the_localization_error_is_a_distance_in_diameters_of_the_disc(eyes):
 
 def test_an_image_in_which_nothing_is_found_is_scored_as_background(eyes):
     found = scored(eyes).found_centers.images[2]
-    mask = eyes.samples[2].mask
+    mask = eyes.load(2).mask
     expected = confusion_matrix(mask.ravel(), np.zeros(mask.size), labels=[0, 1, 2])
     np.testing.assert_array_equal(found.matrices["whole_image"], expected)
 
@@ -102,8 +80,8 @@ def test_both_kinds_of_centre_are_scored_on_the_same_pixels(eyes):
 
 
 def test_the_mean_iou_of_the_region_is_that_of_scikit_learn_over_its_pixels(eyes):
-    scores = scored(InMemory(eyes.samples[1:2])).report.regions["region_of_interest"].pooled
-    mask = eyes.samples[1].mask
+    scores = scored(Samples(eyes.load(1))).report.regions["region_of_interest"].pooled
+    mask = eyes.load(1).mask
     # The square of 48 pixels around (44, 48).
     truth = mask[20:68, 24:72].ravel()
     labels = np.roll(mask, 3, axis=1)[20:68, 24:72].ravel()
@@ -121,6 +99,17 @@ def test_a_network_alone_is_scored_around_true_centres_and_says_so(eyes):
     assert content["regions"].keys() == {"whole_image", "region_of_interest"}
 
 
+def test_the_usual_evaluation_takes_the_true_centres_of_a_network_alone(eyes):
+    alone = Predictor(PixelBackend(3), segmenter_contract(ROI))
+    report = evaluate(alone, eyes, class_names=NAMES, class_groups=GROUPS)
+    expected = scored(eyes, alone).true_centers
+    assert report.ground_truth_sha256 == expected.ground_truth_sha256
+    for ours, wanted in zip(report.images, expected.images, strict=True):
+        assert ours.matrices.keys() == wanted.matrices.keys() == {"whole_image", "region_of_interest"}
+        for region, matrix in wanted.matrices.items():
+            np.testing.assert_array_equal(ours.matrices[region], matrix)
+
+
 def test_the_content_for_json_holds_both_and_is_plain(eyes):
     content = json.loads(json.dumps(scored(eyes).to_dict(), allow_nan=False))
     assert content["centers"] == "found"
@@ -134,7 +123,7 @@ def test_a_true_centre_helps_where_a_wrong_one_was_found():
     mask = draw_disc((100, 120), (50, 30), 10)
     labels = mask.copy()
     labels[60:90, 85:115] = 1
-    evaluation = scored(InMemory([seen("distracted", mask, labels=labels)]))
+    evaluation = scored(Samples(seen("distracted", mask, labels=labels)))
     dice = [
         report.regions["whole_image"].pooled.to_dict()["groups"]["optic_disc"]["dice"]
         for report in (evaluation.found_centers, evaluation.true_centers)
@@ -156,14 +145,14 @@ def test_every_image_has_a_row_in_the_table_of_localization(eyes, tmp_path):
 def test_a_mask_without_structure_is_named(eyes):
     blank = seen("blank", np.zeros((100, 120), np.uint8))
     with pytest.raises(DataError, match="blank: its mask holds only background"):
-        scored(InMemory([blank]))
+        scored(Samples(blank))
 
 
 def test_pixels_without_a_label_do_not_move_the_true_centre():
     mask = draw_disc((100, 120), (50, 60), 12)
     marked = mask.copy()
     marked[:10] = 255
-    evaluation = scored(InMemory([seen("eye", marked, labels=mask)]), ignore_index=255)
+    evaluation = scored(Samples(seen("eye", marked, labels=mask)), ignore_index=255)
     (image,) = evaluation.localization.images
     assert image.true_center == pytest.approx((50, 60))
     assert image.diameter == pytest.approx(24, rel=0.02)
@@ -178,10 +167,10 @@ def test_a_network_for_whole_images_or_other_classes_is_refused(eyes):
 
 def test_a_sample_is_drawn_as_it_was_scored(eyes):
     by_bundle = prediction_of(pixel_bundle(ROI))
-    assert not by_bundle(eyes.samples[2]).labels.any()
-    np.testing.assert_array_equal(by_bundle(eyes.samples[0]).labels, eyes.samples[0].mask)
+    assert not by_bundle(eyes.load(2)).labels.any()
+    np.testing.assert_array_equal(by_bundle(eyes.load(0)).labels, eyes.load(0).mask)
     alone = prediction_of(Predictor(PixelBackend(3), segmenter_contract(ROI)))
-    assert alone(eyes.samples[0]).center == pytest.approx((50, 60))
+    assert alone(eyes.load(0)).center == pytest.approx((50, 60))
 
 
 def test_certain_background_has_probabilities_only_when_asked_for():

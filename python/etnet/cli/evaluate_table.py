@@ -108,12 +108,9 @@ def centers_text(evaluation: RegionEvaluation) -> Group:
                 "what localization costs. Score a bundle to see both.\n"
             )
         )
-    table = _table("Found and true centres, all pixels pooled")
-    table.add_column("", overflow="fold")
     names = [*evaluation.report.class_names[1:], *(name for name, _ in evaluation.report.class_groups)]
-    for name in names:
-        table.add_column(f"Dice {name}", justify="right")
-    table.add_column("mean IoU", justify="right")
+    titles = (f"Dice {name}" for name in names)
+    table = score_table("Found and true centres, all pixels pooled", *titles, "mean IoU")
     for label, report in (("found", evaluation.found_centers), ("true", evaluation.true_centers)):
         for region, scores in report.regions.items():
             values = scores.pooled.to_dict()

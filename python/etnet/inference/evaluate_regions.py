@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from etnet.data.dataset import SegmentationDataset
-from etnet.data.roi import require_center, window_around
+from etnet.data.roi import require_center, true_center
 from etnet.errors import UsageError
-from etnet.inference.evaluate import Regions, evaluate, regions_of
+from etnet.inference.evaluate import evaluate, predict_samples
 from etnet.inference.localize import LocalizationFailed
 from etnet.inference.predictor import ImagePredictor
 from etnet.inference.preprocess import Center
@@ -26,8 +27,6 @@ from etnet.metrics.overlap import ClassGroups
 from etnet.metrics.report import EvaluationReport
 from etnet.output import write_csv
 from etnet.types import Contract, Prediction, Sample
-
-REGION_OF_INTEREST = "region_of_interest"
 
 
 @dataclass(frozen=True)
@@ -152,58 +151,38 @@ def evaluate_regions(
     Raises:
         ModelFileError: The weights were trained for other classes.
         DataError: The data set is empty, a file cannot be used, or a mask has nothing to centre the region on.
+        UsageError: The network has no region of interest.
     """
-    regions = _scored_regions(predictor.contract, ignore_index)
+    roi = predictor.contract.roi
+    if roi is None:
+        raise UsageError("this network segments whole images; score it with etnet.inference.evaluate.evaluate")
 
-    def score(predict: Callable[[Sample], Prediction]) -> EvaluationReport:
-        return evaluate(
-            predictor,
-            dataset,
-            class_names=class_names,
-            class_groups=class_groups,
-            ignore_index=ignore_index,
-            predict=predict,
-            regions=regions,
-            progress=progress,
-        )
+    def at_true_center(sample: Sample) -> Prediction:
+        center = true_center(sample, roi, ignore_index=ignore_index)
+        return predictor.predict(sample.image, center=center, probabilities=len(class_names) == 2)
 
-    true_centers = score(_at_true_center(predictor, ignore_index))
+    score = partial(
+        evaluate,
+        predictor,
+        dataset,
+        class_names=class_names,
+        class_groups=class_groups,
+        ignore_index=ignore_index,
+        progress=progress,
+    )
+    true_centers = score(predict=at_true_center)
     if predictor.needs_center:
         return RegionEvaluation(true_centers)
     finding = FoundCenters(predictor, ignore_index)
-    found_centers = score(finding.predict)
+    found_centers = score(predict=finding.predict)
     return RegionEvaluation(true_centers, found_centers, LocalizationReport(tuple(finding.images.values())))
 
 
 def prediction_of(predictor: ImagePredictor, *, ignore_index: int | None = None) -> Callable[[Sample], Prediction]:
     """How a sample is predicted for `RegionEvaluation.report`: with the centre that is found, or else the true one."""
     if predictor.needs_center:
-        return _at_true_center(predictor, ignore_index)
+        return predict_samples(predictor, ignore_index=ignore_index)
     return FoundCenters(predictor, ignore_index).predict
-
-
-def _at_true_center(predictor: ImagePredictor, ignore_index: int | None) -> Callable[[Sample], Prediction]:
-    probabilities = predictor.contract.num_classes == 2
-
-    def predict(sample: Sample) -> Prediction:
-        center = require_center(sample.id, sample.mask, ignore_index=ignore_index)
-        return predictor.predict(sample.image, center=center, probabilities=probabilities)
-
-    return predict
-
-
-def _scored_regions(contract: Contract, ignore_index: int | None) -> Callable[[Sample], Regions]:
-    """What is scored apart in a sample: the usual regions, and the one of interest around the true centre."""
-    roi = contract.roi
-    if roi is None:
-        raise UsageError("this network segments whole images; score it with etnet.inference.evaluate.evaluate")
-
-    def regions(sample: Sample) -> Regions:
-        center = require_center(sample.id, sample.mask, ignore_index=ignore_index)
-        window = window_around(center, sample.mask.shape, roi)
-        return {**regions_of(sample), REGION_OF_INTEREST: window.inside(sample.mask.shape)}
-
-    return regions
 
 
 class FoundCenters:
