@@ -56,6 +56,13 @@ SEEDS, QUICK_SEEDS = 3, 1
     metavar="KEY=VALUE",
     help="Any recipe key, for every run; for instance --set model.encoder_weights=none. May be repeated.",
 )
+@click.option(
+    "--set-localizer",
+    "localizer_overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="The same for the network that finds the optic disc (recipe disc_localizer).",
+)
 @click.option("--dry-run", is_flag=True, help="List what would be trained, and write nothing.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print table.json (or the dry run) to stdout, nothing else there."
@@ -73,6 +80,7 @@ def command(
     quick: bool,
     output: Path,
     overrides: tuple[str, ...],
+    localizer_overrides: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -82,6 +90,7 @@ def command(
     etnet reproduce table3 --data-root DATA/ --quick
     etnet reproduce table2 --data-root DATA/ --only drive,montgomery --methods etnet,unet
 
+    Optic discs are found by a network that is trained first, as `etnet bundle` joins it with each method.
     Runs that are complete are reused and interrupted ones go on, so the same command continues after Ctrl-C or a crash.
     Tables share their runs. Writes table.md, table.csv, table.json and pictures/.
     """
@@ -103,6 +112,7 @@ def command(
         quick=quick,
         epochs=epochs,
         overrides=overrides,
+        localizer_overrides=localizer_overrides,
     )
     plan = make_plan(request)
     if dry_run:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from etnet.cli.console import counted
-from etnet.reproduce.report import BANNER, duration, header_facts, status_text
+from etnet.reproduce.report import BANNER, centers_text, duration, header_facts, status_text
 
 if TYPE_CHECKING:
     from etnet.reproduce.plan import Plan, Run
@@ -93,7 +93,9 @@ def result_tables(result: TableResult) -> Iterator[Table | Text]:
         yield Text(BANNER, style="bold yellow")
     yield Text("\n".join(f"{name}: {value}" for name, value in header_facts(result) if name != "command"))
     for dataset in request.table.datasets:
-        yield _dataset_table(dataset, [cell for cell in result.cells if cell.cell.dataset == dataset])
+        cells = [cell for cell in result.cells if cell.cell.dataset == dataset]
+        yield _dataset_table(dataset, cells)
+        yield from (Text(f"{centers_text(cell)}\n") for cell in cells[-1:] if cell.centers)
     for cell in result.cells:
         if cell.detail and cell.cell.method.not_run is None:
             yield Text(f"{cell.cell.method.title} on {cell.cell.dataset.title}: {cell.status}: {cell.detail}")

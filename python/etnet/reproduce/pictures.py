@@ -85,8 +85,13 @@ def _sheet(dataset: PaperDataset, cells: Sequence[CellResult], *, quick: bool) -
     title = f"{dataset.title}: test images and their segmentations" + (
         " (quick run, not a reproduction)" if quick else ""
     )
-    _write_frame(page, title, recipe.contract(), f"seed {run.seed}, {cells[0].centers}")
+    _write_frame(page, title, recipe.contract(), _facts(cells[0]))
     return np.array(page)
+
+
+def _facts(cell: CellResult) -> str:
+    centers = {"found": ", disc centres as found", "true": ", true disc centres"}.get(cell.centers, "")
+    return f"seed {cell.scored[0].seed}{centers}"
 
 
 def _method_tiles(cell: CellResult, samples: Sequence[Sample]) -> list[_Tile]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from etnet.data.dataset import PairedFiles
 from etnet.data.datasets import open_dataset
 from etnet.errors import DataError, EtnetError
 from etnet.reproduce.job import Job
-from etnet.reproduce.profiles import recipe_for
-from etnet.reproduce.tables import Method, PaperDataset, PaperTable
+from etnet.reproduce.profiles import localizer_recipe, recipe_for
+from etnet.reproduce.tables import LOCALIZER, Method, PaperDataset, PaperTable
 from etnet.sidecar import file_sha256
 from etnet.training.schedule import total_iterations
 
@@ -39,7 +39,8 @@ class Request:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         quick: Whether to use the small profile.
         epochs: Length of every run; None leaves it to the recipe.
-        overrides: `section.key=value` for every recipe.
+        overrides: `section.key=value` for the recipe of every method.
+        localizer_overrides: `section.key=value` for the recipe of the disc localizer.
     """
 
     table: PaperTable
@@ -52,6 +53,7 @@ class Request:
     quick: bool = False
     epochs: int | None = None
     overrides: tuple[str, ...] = ()
+    localizer_overrides: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -87,6 +89,7 @@ class Run:
         data: Where the images are.
         output: Folder of runs and tables.
         device: Where to train.
+        localizer: The network that finds its region of interest; None for whole images.
     """
 
     dataset: PaperDataset
@@ -95,6 +98,7 @@ class Run:
     data: FoundData
     output: Path
     device: str
+    localizer: Run | None = None
 
     @property
     def seed(self) -> int:
@@ -124,7 +128,10 @@ class Run:
     @property
     def job(self) -> Job:
         """What the process that trains it is told."""
-        return Job(self.folder, self.recipe, self.data.root, self.device)
+        job = Job(self.folder, self.recipe, self.data.root, self.device)
+        if self.localizer is None:
+            return job
+        return replace(job, localizer=self.localizer.job.weights, localizer_key=self.localizer.key)
 
     @property
     def iterations(self) -> int:
@@ -170,9 +177,10 @@ class Plan:
 
     @property
     def wanted_runs(self) -> tuple[Run, ...]:
-        """Runs to have: the first seed of every cell first, so that an early table has no holes."""
+        """Runs to have: localizers, then the first seed of every cell, so that an early table has no holes."""
         runs = [run for cell in self.cells if cell.wanted for run in cell.runs]
-        return tuple(sorted(runs, key=lambda run: run.seed))
+        localizers = {run.localizer.key: run.localizer for run in runs if run.localizer is not None}
+        return (*localizers.values(), *sorted(runs, key=lambda run: run.seed))
 
     def cell(self, method: Method, dataset: PaperDataset) -> Cell:
         """The cell in a row and a column group."""
@@ -278,18 +286,16 @@ def _cell(
         return Cell(dataset, method, wanted=wanted, absence=NO_DATA)
     if dataset.key not in found:
         return Cell(dataset, method, wanted=wanted, absence="data not usable" if wanted else NOT_RUN)
-    runs = tuple(
-        Run(
-            dataset,
-            method,
-            _recipe(dataset, method, request, seed=seed),
-            found[dataset.key],
-            request.output,
-            request.device,
-        )
-        for seed in range(request.seeds)
-    )
-    return Cell(dataset, method, runs, wanted=wanted)
+    data = found[dataset.key]
+    recipes = [_recipe(dataset, method, request, seed=seed) for seed in range(request.seeds)]
+    localizer = None if recipes[0].data.roi is None else _localizer(dataset, data, request)
+    runs = [Run(dataset, method, recipe, data, request.output, request.device, localizer) for recipe in recipes]
+    return Cell(dataset, method, tuple(runs), wanted=wanted)
+
+
+def _localizer(dataset: PaperDataset, data: FoundData, request: Request) -> Run:
+    recipe = localizer_recipe(dataset, quick=request.quick, overrides=request.localizer_overrides)
+    return Run(dataset, LOCALIZER, recipe, data, request.output, request.device)
 
 
 def _recipe(dataset: PaperDataset, method: Method, request: Request, *, seed: int) -> Recipe:

@@ -32,6 +32,8 @@ QUICK_BY_DATASET = {
     "refuge": ("data.roi.size=160", "data.crop_size=160", "training.epochs=2"),
 }
 
+QUICK_LOCALIZER = ("data.image_size=[160, 160]", "data.crop_size=160", "training.epochs=12")
+
 RESERVED = {
     "model.name": "--methods",
     "model.use_egm": "--methods",
@@ -72,3 +74,14 @@ def recipe_for(
     small = (*QUICK, *QUICK_BY_DATASET[dataset.key]) if quick else ()
     row = (*length, *method.overrides, f"training.seed={seed}")
     return load_recipe(dataset.key, [*PROTOCOL, *small, *overrides, *row])
+
+
+def localizer_recipe(dataset: PaperDataset, *, quick: bool = False, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of the network that finds the region of interest, one for all methods and seeds.
+
+    Raises:
+        UsageError: An override does not fit the recipe.
+    """
+    small = QUICK_LOCALIZER if quick else ()
+    fixed = (f"data.dataset={dataset.key}", "training.seed=0")
+    return load_recipe("disc_localizer", [*PROTOCOL, *small, *overrides, *fixed])

@@ -22,7 +22,7 @@ READING = (
 
 COLUMNS = (
     "table", "dataset", "method", "metric", "status", "ours", "deviation", "interval_low", "interval_high",
-    "image_mean", "paper", "difference", "seeds", "test_images", "centers", "epochs", "encoder", "encoder_weights",
+    "image_mean", "around_true_centers", "paper", "difference", "seeds", "test_images", "centers", "epochs", "encoder", "encoder_weights",
     "device", "training_seconds", "quick",
 )  # fmt: skip
 
@@ -52,6 +52,8 @@ def markdown(result: TableResult, *, pictures: Sequence[Path] = ()) -> str:
     for dataset in request.table.datasets:
         cells = [cell for cell in result.cells if cell.cell.dataset == dataset]
         lines += ["", f"## {dataset.title}", "", *_dataset_facts(cells), *_grid(dataset, cells)]
+        if any(cell.true_center_figures for cell in cells):
+            lines += ["", "The same networks around the true disc centres:", "", *_true_center_grid(dataset, cells)]
         lines += [
             f"\n![Segmentations of {dataset.title}]({path.as_posix()})" for path in pictures if path.stem == dataset.key
         ]
@@ -78,6 +80,11 @@ def header_facts(result: TableResult) -> list[tuple[str, str]]:
         ("written", result.when),
         ("command", f"`{command_line(result)}`"),
         *([("changed recipe keys", ", ".join(request.overrides))] if request.overrides else []),
+        *(
+            [("changed keys of the localizer", ", ".join(request.localizer_overrides))]
+            if request.localizer_overrides
+            else []
+        ),
     ]
 
 
@@ -97,6 +104,8 @@ def command_line(result: TableResult) -> str:
     words += ["--output", str(request.output)]
     for override in request.overrides:
         words += ["--set", override]
+    for override in request.localizer_overrides:
+        words += ["--set-localizer", override]
     return shlex.join(words)
 
 
@@ -140,8 +149,27 @@ def duration(seconds: float) -> str:
 def _dataset_facts(cells: Sequence[CellResult]) -> Iterator[str]:
     scored = [cell for cell in cells if cell.scored]
     if scored:
-        yield f"{scored[0].images} test images, {scored[0].centers}."
+        yield f"{scored[0].images} test images. {centers_text(scored[0])}".rstrip()
         yield ""
+
+
+def centers_text(cell: CellResult) -> str:
+    """Where the scored squares lie, and how far from the true places; nothing for whole images."""
+    if cell.localization is None:
+        return "Scored in the squares around the true disc centres." if cell.centers else ""
+    error = cell.localization["error_in_disc_diameters"]
+    text = "Scored in the squares around the disc, whose centres the disc localizer finds"
+    text += f" (mean error {error['mean']:.3f} disc diameters)" if error is not None else ""
+    failed = len(cell.localization["failed"])
+    return f"{text}; {failed} of {cell.images} not found" + (" and scored as background." if failed else ".")
+
+
+def _true_center_grid(dataset: PaperDataset, cells: Sequence[CellResult]) -> Iterator[str]:
+    yield f"| Method | {' | '.join(f'{metric.title} (%)' for metric in dataset.metrics)} |"
+    yield f"|---|{'---:|' * len(dataset.metrics)}"
+    for cell in cells:
+        if cell.true_center_figures:
+            yield f"| {cell.cell.method.title} | {' | '.join(map(ours_text, cell.true_center_figures))} |"
 
 
 def _grid(dataset: PaperDataset, cells: Sequence[CellResult]) -> Iterator[str]:
@@ -185,6 +213,7 @@ def _rows(result: TableResult) -> Iterator[list[object]]:
                 metric.key,
                 cell.status,
                 *ours,
+                _number(cell.true_center_figures[index].mean) if cell.true_center_figures else "",
                 _number(cell.published[index]),
                 _number(differences[index]),
                 len(cell.scored),
