@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from etnet.manifest import encode_header
+from etnet.reproduce.job import SCORES_FORMAT
 from etnet.reproduce.plan import NO_DATA, NOT_RUN, Plan, Run
 from etnet.reproduce.report import BANNER, command_line, ours_text, write_report
 from etnet.reproduce.results import DONE, FAILED, INCOMPLETE, CellResult, collect
@@ -43,8 +44,9 @@ def pretend_done(run: Run, *, right: int = 90, seconds: float = 60.0) -> None:
     job.scores_file.write_text(
         json.dumps(
             {
-                "format": 1,
-                "centers": "whole images",
+                "format": SCORES_FORMAT,
+                "localizer_key": "",
+                "centers": "",
                 "class_names": ["background", "vessel"],
                 "class_groups": {},
                 "images": images,
@@ -188,7 +190,9 @@ def test_the_command_in_the_table_makes_it_again(data_root: Path, tmp_path: Path
     assert words[:2] == ["etnet", "reproduce"]
     values = command.make_context("reproduce", words[2:]).params
     assert (values["table"], values["only"], values["methods"], values["seeds"]) == ("table2", "drive", "unet,etnet", 2)
-    assert values["overrides"] == tiny_request(data_root, tmp_path).overrides
+    expected = tiny_request(data_root, tmp_path)
+    assert values["overrides"] == expected.overrides
+    assert values["localizer_overrides"] == expected.localizer_overrides
     assert (values["output"], values["epochs"], values["device"]) == (tmp_path / "a folder", 2, "cpu")
 
 

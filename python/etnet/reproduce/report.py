@@ -21,9 +21,9 @@ READING = (
 )
 
 COLUMNS = (
-    "table", "dataset", "method", "metric", "status", "ours", "deviation", "interval_low", "interval_high",
-    "image_mean", "around_true_centers", "paper", "difference", "seeds", "test_images", "centers", "epochs", "encoder", "encoder_weights",
-    "device", "training_seconds", "quick",
+    "table", "dataset", "method", "metric", "status",
+    "ours", "deviation", "interval_low", "interval_high", "image_mean", "around_true_centers", "paper", "difference",
+    "seeds", "test_images", "centers", "epochs", "encoder", "encoder_weights", "device", "training_seconds", "quick",
 )  # fmt: skip
 
 
