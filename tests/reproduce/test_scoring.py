@@ -96,6 +96,10 @@ def test_the_table_says_which_centres_were_used(done: Plan) -> None:
     text = (done.request.folder / "table.md").read_text("utf-8")
     assert "3 test images. Scored in the squares around the disc, whose centres the disc localizer finds" in text
     assert "The same networks around the true disc centres:" in text
+    assert "- disc localizer of Drishti-GS: test_resnet, 1 epochs\n" in text
+    (facts,) = result.localizers.values()
+    own = next(cell for cell in result.cells if cell.scored).training_seconds
+    assert result.training_seconds == pytest.approx(own + facts["training_seconds"])
     assert "![Segmentations of Drishti-GS](pictures/drishti_gs.png)" in text
     cell = next(cell for cell in result.to_dict()["cells"] if cell["method"] == "etnet")
     assert [metric["metric"] for metric in cell["metrics"]] == ["dice_optic_cup", "dice_optic_disc", "mean_iou"]

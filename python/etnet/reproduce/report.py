@@ -69,22 +69,27 @@ def header_facts(result: TableResult) -> list[tuple[str, str]]:
     def listed(fact: str) -> str:
         return ", ".join(result.distinct(fact)) or "-"
 
+    localizers = [
+        (f"disc localizer of {title}", f"{facts['encoder']}, {facts['epochs']} epochs")
+        for title, facts in result.localizers.items()
+    ]
+    changed = [
+        (f"changed recipe keys{whose}", ", ".join(overrides))
+        for whose, overrides in (("", request.overrides), (" of the localizer", request.localizer_overrides))
+        if overrides
+    ]
     return [
         ("seeds per cell", result.seeds()),
         ("epochs", listed("epochs")),
         ("encoder", listed("encoder")),
         ("encoder weights", listed("encoder_weights")),
+        *localizers,
         ("device", listed("device")),
         ("training time, all runs", duration(result.training_seconds)),
         ("etnet", listed("etnet_version")),
         ("written", result.when),
         ("command", f"`{command_line(result)}`"),
-        *([("changed recipe keys", ", ".join(request.overrides))] if request.overrides else []),
-        *(
-            [("changed keys of the localizer", ", ".join(request.localizer_overrides))]
-            if request.localizer_overrides
-            else []
-        ),
+        *changed,
     ]
 
 

@@ -67,16 +67,19 @@ class TableResult:
         plan: What it was made from.
         cells: In the order of `plan.cells`.
         when: Time of writing, ISO 8601, UTC.
+        localizers: Content of `trained.json` of the localizer behind each data set, by its title.
     """
 
     plan: Plan
     cells: tuple[CellResult, ...]
     when: str
+    localizers: dict[str, dict[str, Any]]
 
     @property
     def training_seconds(self) -> float:
-        """Seconds of training behind all cells."""
-        return sum(cell.training_seconds for cell in self.cells)
+        """Seconds of training behind all cells, localizers included."""
+        localizers = sum(float(facts["training_seconds"]) for facts in self.localizers.values())
+        return localizers + sum(cell.training_seconds for cell in self.cells)
 
     def distinct(self, fact: str) -> list[str]:
         """The different values of a fact over all scored runs, in order of appearance."""
@@ -99,6 +102,8 @@ class TableResult:
             "data_root": str(request.data_root),
             "seeds": request.seeds,
             "overrides": list(request.overrides),
+            "localizer_overrides": list(request.localizer_overrides),
+            "localizers": self.localizers,
             "training_seconds": round(self.training_seconds, 1),
             "footnotes": list(request.table.footnotes),
             "cells": [_cell_dict(cell) for cell in self.cells],
@@ -108,7 +113,15 @@ class TableResult:
 def collect(plan: Plan) -> TableResult:
     """Read what is there for every cell; cells that were not asked for are shown too if their runs exist."""
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return TableResult(plan, tuple(_result(cell, plan) for cell in plan.cells), when)
+    cells = tuple(_result(cell, plan) for cell in plan.cells)
+    return TableResult(plan, cells, when, _localizers(cells))
+
+
+def _localizers(cells: Iterable[CellResult]) -> dict[str, dict[str, Any]]:
+    runs = {
+        cell.cell.dataset.title: run.localizer for cell in cells for run in cell.scored if run.localizer is not None
+    }
+    return {title: facts for title, run in runs.items() if (facts := run.job.trained()) is not None}
 
 
 def _result(cell: Cell, plan: Plan) -> CellResult:
