@@ -15,7 +15,7 @@ from etnet.cli.main import main
 from etnet.manifest import read_weights_info
 from etnet.reproduce import runner
 from etnet.reproduce.job import Job
-from etnet.reproduce.report import BANNER
+from etnet.reproduce.profiles import BANNERS
 from etnet.reproduce.work import carry_out
 from etnet.training.interruption import StopRequest
 from etnet.training.tracking import Observer
@@ -114,7 +114,7 @@ def test_a_failed_run_is_in_the_table_and_in_the_exit_code(monkeypatch: pytest.M
 def test_a_quick_table_cannot_be_mistaken_for_a_reproduction(in_process: None) -> None:
     result = reproduce("--quick", "--methods", "etnet", *SETTINGS, "--epochs", "1", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
-    assert " ".join(result.stdout.split()).count(BANNER) == 1
+    assert " ".join(result.stdout.split()).count(BANNERS["quick"]) == 1
     assert "Results: runs/reproduce/table2-quick\n" in result.stdout
 
 
@@ -132,6 +132,7 @@ def test_a_quick_table_cannot_be_mistaken_for_a_reproduction(in_process: None) -
             2,
             "this table has fcn, unet, mnet, multi_task, etnet",
         ),
+        (["table2", "--data-root", "data", "--quick", "--small"], 2, "choose one"),
         (["table2", "--data-root", "data", "--set", "model.name=fcn"], 2, "model.name is chosen by --methods"),
         (["table2", "--data-root", "data", "--set", "model.encodr=x"], 2, "did you mean model.encoder?"),
         (["table2", "--data-root", "data", "--device", "tpu", "--only", "drive"], 2, "tpu"),

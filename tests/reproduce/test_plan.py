@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from etnet.errors import DataError, UsageError
-from etnet.reproduce.plan import NO_DATA, NOT_RUN, find_folders
+from etnet.reproduce.plan import NO_DATA, NOT_RUN, find_folders, make_plan
 from etnet.reproduce.profiles import RESERVED, check_overrides
 from etnet.reproduce.tables import TABLES
-from helpers.reproduce import tiny_plan, write_drive_of_discs
+from helpers.reproduce import tiny_plan, tiny_request, write_drive_of_discs
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +132,13 @@ def test_a_data_set_that_cannot_be_used_does_not_cost_the_others(data_root: Path
 def test_what_a_row_means_cannot_be_overridden(key: str) -> None:
     with pytest.raises(UsageError, match=f"{key} is chosen by --"):
         check_overrides(["loss.alpha=0.5", f"{key}=1"])
+
+
+def test_small_networks_are_trained_where_there_is_a_recipe(data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_root / "drive", tmp_path / "DRIVE")
+    (tmp_path / "LUNA").mkdir()
+    plan = make_plan(replace(tiny_request(tmp_path, tmp_path / "out", datasets=("drive", "lung_ct")), profile="small"))
+    (run,) = plan.wanted_runs
+    assert (run.dataset.key, run.recipe.name) == ("drive", "drive_small")
+    assert {cell.absence for cell in plan.cells if cell.dataset.key == "lung_ct"} == {"no small recipe"}
+    assert plan.broken == {}

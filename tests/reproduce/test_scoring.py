@@ -96,7 +96,7 @@ def test_the_table_says_which_centres_were_used(done: Plan) -> None:
     text = (done.request.folder / "table.md").read_text("utf-8")
     assert "3 test images. Scored in the squares around the disc, whose centres the disc localizer finds" in text
     assert "The same networks around the true disc centres:" in text
-    assert "- disc localizer of Drishti-GS: test_resnet, 1 epochs\n" in text
+    assert "- disc localizer of Drishti-GS: test_resnet, epochs: 1\n" in text
     (facts,) = result.localizers.values()
     own = next(cell for cell in result.cells if cell.scored).training_seconds
     assert result.training_seconds == pytest.approx(own + facts["training_seconds"])

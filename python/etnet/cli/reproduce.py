@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from etnet.cli.console import closing_lines, counted, note, warn
-from etnet.errors import SomeFilesFailed
+from etnet.errors import SomeFilesFailed, UsageError
 
 if TYPE_CHECKING:
     from etnet.cli.train import TrainingDisplay
@@ -40,6 +40,9 @@ SEEDS, QUICK_SEEDS = 3, 1
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to train.")
 @click.option(
     "--quick", is_flag=True, help="Minutes on a CPU: small encoder, few epochs. Shows that it works, no more."
+)
+@click.option(
+    "--small", is_flag=True, help="Small networks that a CPU trains in an hour or so, where there is a recipe."
 )
 @click.option(
     "--output",
@@ -78,6 +81,7 @@ def command(
     epochs: int | None,
     device: str,
     quick: bool,
+    small: bool,
     output: Path,
     overrides: tuple[str, ...],
     localizer_overrides: tuple[str, ...],
@@ -88,6 +92,7 @@ def command(
 
     \b
     etnet reproduce table3 --data-root DATA/ --quick
+    etnet reproduce table2 --data-root DATA/ --small
     etnet reproduce table2 --data-root DATA/ --only drive,montgomery --methods etnet,unet
 
     Optic discs are found by a network that is trained first, as `etnet bundle` joins it with each method.
@@ -100,6 +105,8 @@ def command(
 
     asked = TABLES[table]
     check_overrides(overrides)
+    if quick and small:
+        raise UsageError("--quick and --small are both given; choose one")
     runnable = tuple(method.key for method in asked.methods if method.not_run is None)
     request = Request(
         table=asked,
@@ -109,7 +116,7 @@ def command(
         methods=asked.quick_methods if quick and methods is None else chosen(methods, runnable, option="--methods"),
         seeds=seeds or (QUICK_SEEDS if quick else SEEDS),
         device=device,
-        quick=quick,
+        profile="quick" if quick else "small" if small else "paper",
         epochs=epochs,
         overrides=overrides,
         localizer_overrides=localizer_overrides,
@@ -140,14 +147,15 @@ def _reproduce(ctx: click.Context, plan: Plan, *, as_json: bool) -> None:
     from etnet.inference.backends.torch_backend import resolve_device
     from etnet.output import json_text
     from etnet.reproduce.pictures import draw_pictures
-    from etnet.reproduce.report import BANNER, write_report
+    from etnet.reproduce.profiles import BANNERS
+    from etnet.reproduce.report import write_report
     from etnet.reproduce.results import collect
     from etnet.reproduce.runner import work_off
 
     resolve_device(plan.request.device)
     _tell_missing(plan)
-    if plan.request.quick:
-        warn(BANNER)
+    if plan.request.profile in BANNERS:
+        warn(BANNERS[plan.request.profile])
     progress = work_off(plan, display=_RunDisplay())
     result = collect(plan)
     write_report(result, pictures=draw_pictures(result))

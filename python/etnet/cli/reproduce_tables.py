@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from etnet.cli.console import counted
-from etnet.reproduce.report import BANNER, centers_text, duration, header_facts, status_text
+from etnet.reproduce.profiles import BANNERS
+from etnet.reproduce.report import centers_text, duration, header_facts, status_text
 
 if TYPE_CHECKING:
     from etnet.reproduce.plan import Plan, Run
@@ -86,11 +87,11 @@ def missing_iterations(run: Run) -> int:
 
 
 def result_tables(result: TableResult) -> Iterator[Table | Text]:
-    """The banner of a quick run, the facts, and one table per data set."""
+    """The banner of a run that is not the paper's, the facts, and one table per data set."""
     request = result.plan.request
     yield Text(request.table.title, style="bold")
-    if request.quick:
-        yield Text(BANNER, style="bold yellow")
+    if request.profile in BANNERS:
+        yield Text(BANNERS[request.profile], style="bold yellow")
     yield Text("\n".join(f"{name}: {value}" for name, value in header_facts(result) if name != "command"))
     for dataset in request.table.datasets:
         cells = [cell for cell in result.cells if cell.cell.dataset == dataset]

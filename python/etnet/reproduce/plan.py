@@ -13,7 +13,7 @@ from etnet.data.dataset import PairedFiles
 from etnet.data.datasets import open_dataset
 from etnet.errors import DataError, EtnetError
 from etnet.reproduce.job import Job
-from etnet.reproduce.profiles import localizer_recipe, recipe_for
+from etnet.reproduce.profiles import Profile, has_recipe, localizer_recipe, recipe_for
 from etnet.reproduce.tables import LOCALIZER, Method, PaperDataset, PaperTable
 from etnet.sidecar import file_sha256
 from etnet.training.schedule import total_iterations
@@ -37,7 +37,7 @@ class Request:
         methods: Keys of the methods to be trained.
         seeds: Number of runs per cell, with seeds 0, 1, ...
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        quick: Whether to use the small profile.
+        profile: Which recipes.
         epochs: Length of every run; None leaves it to the recipe.
         overrides: `section.key=value` for the recipe of every method.
         localizer_overrides: `section.key=value` for the recipe of the disc localizer.
@@ -50,15 +50,15 @@ class Request:
     methods: tuple[str, ...]
     seeds: int = 3
     device: str = "auto"
-    quick: bool = False
+    profile: Profile = "paper"
     epochs: int | None = None
     overrides: tuple[str, ...] = ()
     localizer_overrides: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
-        """Where the table is written; a quick one never replaces a full one."""
-        return self.output / (f"{self.table.name}-quick" if self.quick else self.table.name)
+        """Where the table is written; one of another profile never replaces the paper's."""
+        return self.output / (self.table.name if self.profile == "paper" else f"{self.table.name}-{self.profile}")
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Cell:
         method: Row.
         runs: Networks behind it, one per seed; none where `absence` says why.
         wanted: Whether the user asked for it to be trained.
-        absence: Why nothing can be shown: `no data`, `not run`, or what is wrong with the data.
+        absence: Why nothing can be shown: `no data`, `not run`, `no small recipe` or `data not usable`.
     """
 
     dataset: PaperDataset
@@ -207,7 +207,11 @@ def make_plan(request: Request) -> Plan:
     found: dict[str, FoundData] = {}
     broken: dict[str, str] = {}
     for dataset in request.table.datasets:
-        if dataset.key not in folders or not _is_of_interest(dataset, request):
+        if (
+            dataset.key not in folders
+            or not _is_of_interest(dataset, request)
+            or not has_recipe(dataset, request.profile)
+        ):
             continue
         recipe = _recipe(dataset, request.table.methods[0], request, seed=0)
         try:
@@ -284,6 +288,8 @@ def _cell(
         return Cell(dataset, method, wanted=False, absence=NOT_RUN)
     if dataset.key not in folders:
         return Cell(dataset, method, wanted=wanted, absence=NO_DATA)
+    if not has_recipe(dataset, request.profile):
+        return Cell(dataset, method, wanted=wanted, absence=f"no {request.profile} recipe")
     if dataset.key not in found:
         return Cell(dataset, method, wanted=wanted, absence="data not usable" if wanted else NOT_RUN)
     data = found[dataset.key]
@@ -294,13 +300,13 @@ def _cell(
 
 
 def _localizer(dataset: PaperDataset, data: FoundData, request: Request) -> Run:
-    recipe = localizer_recipe(dataset, quick=request.quick, overrides=request.localizer_overrides)
+    recipe = localizer_recipe(dataset, profile=request.profile, overrides=request.localizer_overrides)
     return Run(dataset, LOCALIZER, recipe, data, request.output, request.device)
 
 
 def _recipe(dataset: PaperDataset, method: Method, request: Request, *, seed: int) -> Recipe:
     return recipe_for(
-        dataset, method, seed=seed, quick=request.quick, epochs=request.epochs, overrides=request.overrides
+        dataset, method, seed=seed, profile=request.profile, epochs=request.epochs, overrides=request.overrides
     )
 
 

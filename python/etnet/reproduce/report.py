@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from etnet.output import disk_faults, write_csv, write_json, write_text
+from etnet.reproduce.profiles import BANNERS
 from etnet.reproduce.results import DONE, CellResult, TableResult
 from etnet.reproduce.scores import Figure
 from etnet.reproduce.tables import PaperDataset
-
-BANNER = "QUICK RUN, NOT A REPRODUCTION: a small encoder from scratch, few epochs, small crops, to see that all works."
 
 READING = (
     "Each cell: ours in percent (mean over seeds, standard deviation over seeds where there are several) with the 95 % "
@@ -23,7 +22,7 @@ READING = (
 COLUMNS = (
     "table", "dataset", "method", "metric", "status",
     "ours", "deviation", "interval_low", "interval_high", "image_mean", "around_true_centers", "paper", "difference",
-    "seeds", "test_images", "centers", "epochs", "encoder", "encoder_weights", "device", "training_seconds", "quick",
+    "seeds", "test_images", "centers", "epochs", "encoder", "encoder_weights", "device", "training_seconds", "profile",
 )  # fmt: skip
 
 
@@ -45,8 +44,8 @@ def markdown(result: TableResult, *, pictures: Sequence[Path] = ()) -> str:
     """The table as a Markdown document; one part per data set."""
     request = result.plan.request
     lines = [f"# {request.table.title}", ""]
-    if request.quick:
-        lines += [f"> **{BANNER}**", ""]
+    if request.profile in BANNERS:
+        lines += [f"> **{BANNERS[request.profile]}**", ""]
     lines += [f"- {name}: {value}" for name, value in header_facts(result)]
     lines += ["", READING]
     for dataset in request.table.datasets:
@@ -70,7 +69,7 @@ def header_facts(result: TableResult) -> list[tuple[str, str]]:
         return ", ".join(result.distinct(fact)) or "-"
 
     localizers = [
-        (f"disc localizer of {title}", f"{facts['encoder']}, {facts['epochs']} epochs")
+        (f"disc localizer of {title}", f"{facts['encoder']}, epochs: {facts['epochs']}")
         for title, facts in result.localizers.items()
     ]
     changed = [
@@ -102,7 +101,7 @@ def command_line(result: TableResult) -> str:
     runnable = [method.key for method in request.table.methods if method.not_run is None]
     if len(request.methods) < len(runnable):
         words += ["--methods", ",".join(request.methods)]
-    words += ["--quick"] if request.quick else []
+    words += [] if request.profile == "paper" else [f"--{request.profile}"]
     words += ["--seeds", str(request.seeds)]
     words += ["--epochs", str(request.epochs)] if request.epochs is not None else []
     words += ["--device", request.device] if request.device != "auto" else []
@@ -206,7 +205,7 @@ def _details(result: TableResult) -> list[str]:
 
 
 def _rows(result: TableResult) -> Iterator[list[object]]:
-    table, quick = result.plan.request.table.name, result.plan.request.quick
+    table, profile = result.plan.request.table.name, result.plan.request.profile
     for cell in result.cells:
         differences = cell.differences() if cell.figures else [None] * len(cell.published)
         for index, metric in enumerate(cell.cell.dataset.metrics):
@@ -226,7 +225,7 @@ def _rows(result: TableResult) -> Iterator[list[object]]:
                 cell.centers,
                 *(_joined(cell, fact) for fact in ("epochs", "encoder", "encoder_weights", "device")),
                 f"{cell.training_seconds:.1f}" if cell.scored else "",
-                quick,
+                profile,
             ]
 
 

@@ -96,7 +96,7 @@ class TableResult:
         return {
             "table": request.table.name,
             "title": request.table.title,
-            "quick": request.quick,
+            "profile": request.profile,
             "written": self.when,
             "etnet_version": __version__,
             "data_root": str(request.data_root),
