@@ -14,8 +14,8 @@ Profile = Literal["paper", "small", "quick"]
 """`paper`: the recipe of the data set's name; `small`: that with `_small`; `quick`: the paper's, made tiny."""
 
 BANNERS: dict[Profile, str] = {
-    "small": "SMALL NETWORKS, NOT THE PAPER'S: small encoders from scratch that train on a CPU, with their own schedule.",
-    "quick": "QUICK RUN, NOT A REPRODUCTION: a small encoder from scratch, few epochs, small crops, to see that all works.",
+    "small": "SMALL NETWORKS, NOT THE PAPER'S: encoders from scratch that train on a CPU, with a schedule of their own.",
+    "quick": "QUICK RUN, NOT A REPRODUCTION: small encoder, small crops, few epochs, to see that everything works.",
 }
 """What a table says above everything else, so that nobody mistakes it."""
 
@@ -75,7 +75,7 @@ def recipe_for(
     epochs: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Recipe:
-    """The recipe that trains one method on one data set; later choices win: protocol, profile, overrides, epochs, method.
+    """The recipe that trains a method; later choices win: protocol, profile, overrides, epochs, method.
 
     Raises:
         UsageError: An override does not fit the recipe.
