@@ -79,14 +79,14 @@ def test_json_goes_to_stdout_alone(here):
 def test_a_run_stands_for_the_newest_evaluation_of_its_weights(here):
     weights = write_header_only(here / "runs/train/mine/weights/best.safetensors")
     sha256 = read_weights_info(weights).sha256
-    for age, name in ((200, "mine-2"), (100, "mine-3"), (300, "mine")):
+    for age, name in ((100, "mine-2"), (200, "mine-3"), (300, "mine")):
         folder = write_evaluation(here / "runs/evaluate" / name, *eyes(3), sha256=sha256)
         seconds = (here / "runs/evaluate/good/metrics.json").stat().st_mtime - age
         os.utime(folder / "metrics.json", (seconds, seconds))
     result = compare("runs/evaluate/bad", "runs/train/mine")
     assert result.exit_code == 0, result.output
-    assert "Evaluation of runs/train/mine: runs/evaluate/mine-3" in result.stderr
-    assert "Results: runs/compare/bad-mine-3" in result.stdout
+    assert "Evaluation of runs/train/mine: runs/evaluate/mine-2" in result.stderr
+    assert "Results: runs/compare/bad-mine-2" in result.stdout
 
 
 def test_a_run_without_an_evaluation_gets_the_command_that_makes_one(here):

@@ -47,7 +47,7 @@ class TestCheck:
         assert f"error    {root}/masks/a.png: mask holds values [0, 128, 255]" in result.stdout
         assert "also masks/b.png, masks/c.png" in result.stdout
         assert "recipe  data.mask_values: {0: 0, 128: 1, 255: 2}" in result.stdout
-        assert "1 error: training would refuse this folder." in result.stdout
+        assert "1 error: training or evaluation would refuse this folder." in result.stdout
 
     def test_the_recipe_lines_are_accepted_by_set(self, tmp_path):
         root = write_pairs(tmp_path, ["a", "b"], values=(0, 128, 255))

@@ -41,4 +41,4 @@ def test_what_an_operating_system_adds_to_a_copy_is_recognised(stem, original):
 
 def test_the_command_can_be_pasted():
     command = how_to_rename(Path("my data/g0001 (1).jpg")).rpartition("run: ")[2]
-    assert shlex.split(command) == ["mv", "my data/g0001 (1).jpg", "my data/g0001.jpg"]
+    assert shlex.split(command) == ["mv", "-n", "my data/g0001 (1).jpg", "my data/g0001.jpg"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etnet.config.schema import AugmentationSection, RoiSection
-from etnet.data.roi import Window, cut, mask_center, paste, window_around
+from etnet.data.roi import Window, cut, cut_mask, mask_center, paste, window_around
 from etnet.data.transforms import augment, crop_outline
 from etnet.errors import DataError
 from etnet.types import RegionOfInterest, Sample
@@ -126,3 +126,12 @@ def test_a_sample_without_structure_is_named():
             roi=RoiSection(side=0.5),
             generator=np.random.default_rng(0),
         )
+
+
+def test_a_mask_is_cut_like_its_image_and_keeps_its_classes():
+    random = np.random.default_rng(0)
+    mask = random.integers(0, 3, (20, 30), dtype=np.uint8)
+    for window in (Window(2, 3, 10), Window(-4, 24, 12)):
+        pieces = cut_mask(mask, window, window.side), cut(np.repeat(mask[..., None], 3, axis=2), window, window.side)
+        assert np.array_equal(pieces[0], pieces[1][..., 0])
+        assert set(np.unique(cut_mask(mask, window, 64))) <= {0, 1, 2}

@@ -222,6 +222,7 @@ def test_pixels_without_a_label_enter_no_score():
     assert region.pooled.accuracy == 1.0
     assert region.boundary["fundus"].scores["hd95_px"].mean == 0.0
     assert report.clinical["vessel_density_error"].mean == 0.0
+    assert report.clinical["optic_disc_area_error"].mean == 0.0
 
 
 def test_what_is_predicted_and_scored_can_be_replaced():

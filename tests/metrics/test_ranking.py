@@ -71,6 +71,11 @@ def test_minus_zero_is_zero():
     assert RankingCounts.from_probabilities(np.array([-0.0, 0.0], np.float32), truth).auc == 0.5
 
 
+def test_probabilities_that_resizing_took_beyond_1_are_1():
+    beyond = np.array([1.0, 1.0000001, -1e-8, 0.0], np.float32)
+    assert RankingCounts.from_probabilities(beyond, np.array([True, False, True, False])).auc == 0.5
+
+
 def test_only_pixels_of_the_region_count():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
     truth = np.array([[True, False], [True, False]])

@@ -49,7 +49,7 @@ def command() -> None:
     """
 
 
-@command.command("list")
+@command.command("list", short_help="List the data sets that etnet reads as they are downloaded.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else there.")
 def list_command(as_json: bool) -> None:
     """List the data sets that etnet reads as they are downloaded: content, layout, source, terms.
@@ -70,7 +70,7 @@ def list_command(as_json: bool) -> None:
     output().print("Your own images: a folder with images/ and masks/ of the same names; recipe folder", soft_wrap=True)
 
 
-@command.command("check")
+@command.command("check", short_help="Check a data folder before training on it.")
 @click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
 @_dataset_option
 @_recipe_option
@@ -87,8 +87,9 @@ def check_command(
 ) -> None:
     """Check the data folder DIR before training on it.
 
-    Every file is read once. An error is something that training would refuse, in the same words; a warning is
-    something that would make results misleading. Nothing in DIR is changed.
+    Every file is read once. An error is something that training or evaluation refuses, in the same words, or that makes
+    a score worthless, such as an image in both parts; a warning is something that may make results misleading. Nothing
+    in DIR is changed.
 
     Exit code: 0 without errors, 3 with errors.
     """
@@ -126,7 +127,7 @@ def _recipe(source: str | None, dataset: str, overrides: tuple[str, ...]) -> Rec
     return recipe
 
 
-@command.command("preview")
+@command.command("preview", short_help="Draw images, masks, edges and augmented versions.")
 @click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
 @_dataset_option
 @_recipe_option

@@ -28,7 +28,7 @@ _INDENT = " " * 9
 def print_card(card: DatasetCard) -> None:
     """Print what is known about a data set."""
     console = output()
-    heading = f"{card.title}: {', '.join(card.structures)} in {card.images}"
+    heading = f"{card.title}: {' and '.join(card.structures).replace('_', ' ')} in {card.images}"
     console.print(Text.assemble((card.name, "bold"), f"  {heading}"), soft_wrap=True)
     rows = [
         ("images", f"{card.train} for training, {card.test} for testing ({card.split})"),
@@ -108,7 +108,7 @@ def _print_finding(finding: Finding, root: Path) -> None:
     others = (
         []
         if finding.severity == "note"
-        else [_below(path, root) for path in finding.files if str(path) not in finding.sentence]
+        else [_below(path, root) for path in finding.files if path.name not in finding.sentence]
     )
     if others:
         more = f" and {len(others) - LISTED_FILES} more" if len(others) > LISTED_FILES else ""
@@ -124,9 +124,8 @@ def _below(path: Path, root: Path) -> str:
 def _print_verdict(report: CheckReport, recipe: str) -> None:
     console = output()
     if report.errors:
-        verdict = (
-            f"\n{counted(report.errors, 'error')}: training would refuse this folder. Settle them and check again."
-        )
+        refused = f"{counted(report.errors, 'error')}: training or evaluation would refuse this folder."
+        verdict = f"\n{refused} Settle them and check again."
         console.print(Text(verdict, "bold red"), soft_wrap=True)
         return
     warnings = sum(finding.severity == "warning" for finding in report.findings)

@@ -189,8 +189,8 @@ def match_names(images: Mapping[str, Path], masks: Mapping[str, Path], *, report
         alone = tuple(path for stem, path in these.items() if stem not in others)
         if alone:
             example = next(iter(others.values()))
-            renamed = original_stem(alone[0].stem)
-            remedy = "add, rename or remove files" if renamed is None else how_to_rename(alone[0])
+            renamed = _renamed_partner(alone[0], these, others)
+            remedy = "add, rename or remove files" if renamed is None else how_to_rename(renamed)
             sentence = (
                 f"{alone[0]}: {kind} without {other_kind} ({len(alone)} of {len(these)}); "
                 f"expected a file named {alone[0].stem!r} in {example.parent}, where one is named {example.stem!r}; "
@@ -198,6 +198,14 @@ def match_names(images: Mapping[str, Path], masks: Mapping[str, Path], *, report
             )
             report(Finding("error", f"{kind}-without-{other_kind}", sentence, alone))
     return tuple(stem for stem in images if stem in masks)
+
+
+def _renamed_partner(path: Path, these: Mapping[str, Path], others: Mapping[str, Path]) -> Path | None:
+    """The file, of this one and those of the other kind, whose name an operating system changed so that they differ."""
+    original = original_stem(path.stem)
+    if original in others and original not in these:
+        return path
+    return next((other for stem, other in others.items() if original_stem(stem) == path.stem), None)
 
 
 def require_same_size(path: Path, shape: Sequence[int], *, image_path: Path, image_shape: Sequence[int]) -> None:

@@ -44,6 +44,5 @@ def original_stem(stem: str) -> str | None:
 def how_to_rename(path: Path) -> str:
     """The command that gives a file its original name back, for the end of a sentence."""
     original = path.with_name((original_stem(path.stem) or path.stem) + path.suffix)
-    return (
-        f"the operating system seems to have renamed it; run: mv {shlex.quote(str(path))} {shlex.quote(str(original))}"
-    )
+    command = f"mv -n {shlex.quote(str(path))} {shlex.quote(str(original))}"
+    return f"the operating system seems to have renamed a file; run: {command}"

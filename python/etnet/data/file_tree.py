@@ -45,14 +45,15 @@ def list_files(root: Path) -> FileTree:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; give the folder of a data set")
     kinds: dict[str, list[Path]] = {"pictures": [], "archives": [], "unfinished": [], "litter": []}
-    for path in sorted(_walk(root), key=lambda path: natural_key(str(path))):
+    for path in sorted(all_files(root), key=lambda path: natural_key(str(path))):
         kind = _kind(path.relative_to(root))
         if kind is not None:
             kinds[kind].append(path)
     return FileTree(root, **{kind: tuple(paths) for kind, paths in kinds.items()})
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def all_files(root: Path) -> Iterator[Path]:
+    """Every file below a folder, also below linked ones, in no particular order."""
     seen: set[str] = set()
     # Data folders are often links to a big disk; a link to a folder above must not lead round in circles.
     for folder, subfolders, names in os.walk(root, followlinks=True):

@@ -22,7 +22,8 @@ class Finding:
     """One thing that is wrong, or worth knowing.
 
     Attributes:
-        severity: `error`: training refuses; `warning`: results may be misleading; `note`: nothing to do.
+        severity: `error`: training or evaluation refuses, or a score would be worthless; `warning`: results may be
+            misleading; `note`: nothing to do.
         rule: Short name of what was looked for, stable for programs that read the JSON report.
         sentence: What, where, got, expected, what to do.
         files: Every file that it is about.
@@ -57,6 +58,15 @@ def counted_of(files: Sequence[object], total: int) -> str:
     '2 of 20'
     """
     return f"{len(files)} of {total}"
+
+
+def such_files(count: int) -> str:
+    """How many files a sentence about the first of them speaks of.
+
+    >>> such_files(1), such_files(12)
+    ('1 such file', '12 such files')
+    """
+    return f"{count} such file" if count == 1 else f"{count} such files"
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:

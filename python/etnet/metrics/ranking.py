@@ -24,6 +24,9 @@ COARSE_BINS = 2**12
 _DROPPED_BITS = 15
 """Bits of a float32 that do not matter: 8 of the 23 bits of its fraction remain."""
 
+_ROUNDING = 1e-4
+"""How far resizing may take a probability beyond 0 or 1."""
+
 Counts = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
@@ -126,10 +129,11 @@ def _bin_of(probabilities: Float32Array) -> npt.NDArray[np.int64]:
     Above one half the bits of 1 - p are used, which float32 holds exactly there; both halves take just under half of
     the bins.
     """
-    if not np.all((probabilities >= 0) & (probabilities <= 1)):
+    if not np.all((probabilities >= -_ROUNDING) & (probabilities <= 1 + _ROUNDING)):
         raise ValueError("a probability is not in 0..1")
+    probabilities = np.clip(probabilities, 0, 1)
     lower = probabilities <= 0.5
     distance = np.where(lower, probabilities, np.float32(1) - probabilities)
-    # Adding zero turns -0, whose bits are those of a large integer, into 0.
-    bits = ((distance + np.float32(0)).view(np.uint32) >> _DROPPED_BITS).astype(np.int64)
+    # The absolute value turns -0, whose bits are those of a large integer, into 0.
+    bits = (np.abs(distance).view(np.uint32) >> _DROPPED_BITS).astype(np.int64)
     return np.asarray(np.where(lower, bits, BINS - 1 - bits))

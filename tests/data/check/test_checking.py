@@ -127,7 +127,7 @@ class TestBrokenFolders:
         report = check_dataset(root)
         (finding,) = findings(report, "renamed-file")
         assert finding.files == (image.with_name("g0001 (1).jpg"),)
-        assert finding.sentence.endswith(f"run: mv '{image.with_name('g0001 (1).jpg')}' {image}")
+        assert finding.sentence.endswith(f"run: mv -n '{image.with_name('g0001 (1).jpg')}' {image}")
         with pytest.raises(DataError) as refusal:
             open_dataset(load_recipe("refuge").data, root, "train")
         assert str(refusal.value) == finding.sentence
@@ -288,7 +288,9 @@ class TestBrokenFolders:
     def test_hounsfield_units_without_a_window(self, tmp_path):
         root = write_lung_ct(tmp_path)
         report = check_dataset(root, load_recipe("lung_ct", ["data.intensity_window=null"]))
-        finding = next(finding for finding in report.findings if finding.severity == "error")
+        finding = findings(report, "no-intensity-window")[0]
+        assert finding.severity == "error"
+        assert finding.recipe_lines == ("data.intensity_window: [-1000, 400]",)
         assert "data.intensity_window: [low, high]" in finding.sentence
         assert len(finding.files) == 8
 
@@ -317,6 +319,37 @@ class TestBrokenFolders:
         recipe = load_recipe("folder", ["data.class_names=[background, vessel, disc]"])
         (finding,) = findings(check_dataset(root, recipe), "class-without-pixels")
         assert "no mask of the train part holds 'disc' (class 2)" in finding.sentence
+
+    def test_images_of_12_bits_that_would_be_black(self, tmp_path):
+        root = write_pairs(tmp_path, ["a", "b"], values=(0, 255))
+        for number, path in enumerate(sorted((root / "images").iterdir())):
+            save(path, np.full((24, 20), 4095 - number, np.uint16))
+        (finding,) = findings(check_dataset(root), "unused-range")
+        assert finding.severity == "warning"
+        assert finding.recipe_lines == ("data.intensity_window: [4094, 4095]",)
+        settled = load_recipe("folder", ["data.intensity_window=[0, 4095]"])
+        assert findings(check_dataset(root, settled), "unused-range") == []
+
+    def test_two_sets_of_the_same_structure_are_only_a_warning(self, tmp_path):
+        root = write_pairs(tmp_path, ["21_training", "22_training", "Image_01L"], values=(0, 255))
+        (finding,) = findings(check_dataset(root), "mixed-data-sets")
+        assert finding.severity == "warning"
+        assert len(open_dataset(load_recipe("folder").data, root, "all")) == 3
+
+    def test_a_renamed_mask_of_ones_own(self, tmp_path):
+        root = write_pairs(tmp_path, ["a", "b"], values=(0, 255))
+        (root / "masks" / "b.png").rename(root / "masks" / "b - Kopie.png")
+        report = check_dataset(root)
+        finding = next(finding for finding in report.findings if finding.severity == "error")
+        assert finding.files == (root / "images" / "b.png",)
+        masks = root / "masks"
+        assert finding.sentence.endswith(f"run: mv -n '{masks / 'b - Kopie.png'}' {masks / 'b.png'}")
+
+    def test_no_remedy_would_overwrite_a_file(self, tmp_path):
+        root = write_pairs(tmp_path, ["a", "b"], values=(0, 255))
+        shutil.copy(root / "images" / "b.png", root / "images" / "b - Kopie.png")
+        shutil.copy(root / "masks" / "b.png", root / "masks" / "b copy.png")
+        assert not [finding for finding in check_dataset(root).findings if "mv " in finding.sentence]
 
     def test_images_of_different_kinds(self, tmp_path):
         root = write_pairs(tmp_path, ["a", "b", "c"], values=(0, 255))

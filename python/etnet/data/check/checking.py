@@ -17,7 +17,7 @@ from etnet.data.check.rules import Part, all_of, expected_values
 from etnet.data.datasets import find_part
 from etnet.data.datasets.pairing import FoundPairs
 from etnet.data.file_tree import FileTree, list_files
-from etnet.data.findings import Finding, PartMissing, Report, Severity, by_severity
+from etnet.data.findings import Finding, PartMissing, Report, Severity, by_severity, such_files
 from etnet.errors import DataError
 
 PARTS: tuple[Literal["train", "test"], ...] = ("train", "test")
@@ -95,7 +95,7 @@ def _beside(files: FileTree, dataset: str) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "other-data-set",
-            f"{others[0]}: named like an image of {title} ({len(others)} such files); expected only "
+            f"{others[0]}: named like an image of {title} ({such_files(len(others))}); expected only "
             f"{CATALOG[dataset].title} in this folder; move the other data set to a folder of its own",
             tuple(others),
         )
@@ -103,15 +103,15 @@ def _beside(files: FileTree, dataset: str) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "unfinished-download",
-            f"{files.unfinished[0]}: a download or extraction that stopped half-way ({len(files.unfinished)} such "
-            "files); finish it or remove it",
+            f"{files.unfinished[0]}: a download or extraction that stopped half-way ("
+            f"{such_files(len(files.unfinished))}); finish it or remove it",
             files.unfinished,
         )
     if files.litter:
         yield Finding(
             "note",
             "system-files",
-            f"{files.litter[0]}: left behind by an operating system ({len(files.litter)} such files); ignored, may be "
+            f"{files.litter[0]}: left behind by an operating system ({such_files(len(files.litter))}); ignored, may be "
             "removed",
             files.litter,
         )

@@ -22,6 +22,7 @@ from etnet.data.mask_values import MaskSummary, distinct_values
 from etnet.errors import DataError
 
 _MAX_THREADS = 8
+_COUNTED = 65536
 
 _Result = TypeVar("_Result")
 
@@ -45,6 +46,7 @@ class PairFacts:
         size: (width, height) of the image; None where it cannot be read.
         depth: Kind of its pixels, such as `RGB 8-bit`.
         digest: Fingerprint of its pixels.
+        extremes: (lowest, highest) value of an image of more than 8 bits; None for others.
         mask: Size and distinct values of its mask; None where it cannot be read.
         stored: Pixels by stored value, for each mask file.
         faults: What keeps the sample from being used.
@@ -55,6 +57,7 @@ class PairFacts:
     size: tuple[int, int] | None
     depth: str
     digest: bytes
+    extremes: tuple[float, float] | None
     mask: MaskSummary | None
     stored: tuple[Mapping[int, int], ...]
     faults: tuple[Fault, ...]
@@ -95,7 +98,7 @@ def _read_pair(pairs: FoundPairs, index: int, window: tuple[float, float] | None
     path, source = pairs.images[index], pairs.masks[index]
     picture = _picture(path, faults)
     if picture is not None:
-        _attempt("unreadable-file", path, faults, lambda: image_from(picture, path, intensity_window=window))
+        _attempt("no-intensity-window", path, faults, lambda: image_from(picture, path, intensity_window=window))
     stored, mask = _read_mask(source, faults)
     if picture is not None and mask is not None:
         _same_size(source.path, mask.shape, path, picture, faults)
@@ -110,6 +113,7 @@ def _read_pair(pairs: FoundPairs, index: int, window: tuple[float, float] | None
         size=None if picture is None else (picture.pixels.shape[1], picture.pixels.shape[0]),
         depth="" if picture is None else picture.kind,
         digest=b"" if picture is None else _digest(picture),
+        extremes=None if picture is None else _extremes(picture),
         mask=mask,
         stored=stored,
         faults=tuple(faults),
@@ -159,8 +163,19 @@ def _attempt(rule: str, path: Path, faults: list[Fault], action: Callable[[], _R
 
 def _counts(values: npt.NDArray[np.int32]) -> Mapping[int, int]:
     """Pixels by value."""
-    found, counts = np.unique(values, return_counts=True)
+    if values.min() >= 0 and values.max() < _COUNTED:
+        # Much faster than the sort of `np.unique`.
+        counts = np.bincount(values.ravel())
+        found = np.flatnonzero(counts)
+        counts = counts[found]
+    else:
+        found, counts = np.unique(values, return_counts=True)
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+def _extremes(picture: StoredPicture) -> tuple[float, float] | None:
+    pixels = picture.pixels
+    return None if pixels.dtype.itemsize == 1 else (float(np.nanmin(pixels)), float(np.nanmax(pixels)))
 
 
 def _digest(picture: StoredPicture) -> bytes:

@@ -69,7 +69,7 @@ class CheckReport:
 
     @property
     def errors(self) -> int:
-        """Number of findings for which training would refuse."""
+        """Number of findings that are errors."""
         return sum(finding.severity == "error" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:

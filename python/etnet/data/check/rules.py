@@ -18,6 +18,10 @@ from etnet.errors import DataError
 _SIZE_TOLERANCE = 0.25
 """Official images of one set differ this much; copies that were resized differ more."""
 
+_DARK = 65535 / 8
+_AIR, _DENSE = -1000, 400
+"""Hounsfield units between which the built-in recipe for lungs shows a slice."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -35,13 +39,38 @@ class Part:
 
 
 def faults(part: Part) -> Iterator[Finding]:
-    """Files that cannot be read or used, one finding per kind, in the words with which training meets the first."""
+    """Files that cannot be read or used, one finding per kind, in the words in which training refuses the first."""
     by_rule = defaultdict(list)
     for facts in part.facts:
         for fault in facts.faults:
             by_rule[fault.rule].append(fault)
     for rule, found in by_rule.items():
-        yield Finding("error", rule, found[0].sentence, tuple(fault.path for fault in found))
+        lines = _window_lines(part) if rule == "no-intensity-window" else ()
+        yield Finding("error", rule, found[0].sentence, tuple(fault.path for fault in found), lines)
+
+
+def dark_images(part: Part, data: DataSection) -> Iterator[Finding]:
+    """Unsigned 16-bit images that fill a small part of their range and would be nearly black without a window."""
+    deep = [facts for facts in part.facts if facts.extremes is not None and not facts.faults]
+    highest = max((facts.extremes[1] for facts in deep if facts.extremes is not None), default=0.0)
+    if data.intensity_window is None and 0 < highest < _DARK:
+        yield Finding(
+            "warning",
+            "unused-range",
+            f"{deep[0].image}: has 16 bits, but no image of the {part.name} part exceeds {highest:.0f} of 65535, so "
+            "that all would be nearly black; expected values over the whole range, or data.intensity_window",
+            tuple(facts.image for facts in deep),
+            _window_lines(part),
+        )
+
+
+def _window_lines(part: Part) -> tuple[str, ...]:
+    """A window over the values of all images; of Hounsfield units, the one in which lungs are seen."""
+    extremes = [facts.extremes for facts in part.facts if facts.extremes is not None]
+    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
+    if low <= _AIR < high:
+        return (f"data.intensity_window: [{_AIR}, {_DENSE}]",)
+    return (f"data.intensity_window: [{low:g}, {high:g}]",)
 
 
 def mask_values(part: Part, data: DataSection) -> Iterator[Finding]:
@@ -248,5 +277,5 @@ def all_of(parts: Sequence[Part], data: DataSection, card: DatasetCard | None) -
     """Every rule on every part."""
     found: list[Finding] = []
     for part in parts:
-        found += [*faults(part), *mask_values(part, data), *kinds(part)]
+        found += [*faults(part), *mask_values(part, data), *kinds(part), *dark_images(part, data)]
     return [*found, *leakage(parts), *smoothed(parts), *official_sizes(parts, card)]

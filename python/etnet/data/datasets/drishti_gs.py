@@ -15,6 +15,7 @@ from typing import Literal
 from etnet.config.schema import DataSection
 from etnet.data.datasets.pairing import FoundPairs, report_renamed
 from etnet.data.file_names import natural_key
+from etnet.data.file_tree import all_files
 from etnet.data.findings import Finding, PartMissing, Report, counted_of
 from etnet.data.mask_sources import SoftMapMask
 from etnet.errors import DataError
@@ -69,7 +70,7 @@ def find_drishti_gs(data: DataSection, root: Path, *, part: Literal["train", "te
 def _files(root: Path, part: Literal["train", "test"], *, report: Report) -> Mapping[str, dict[str, Path]]:
     """Files of one half by kind and id."""
     found: dict[str, dict[str, Path]] = {kind: {} for kind in (_IMAGE, _DISC, _CUP, _RATIOS)}
-    paths = [path for path in sorted(root.rglob("*")) if _half(path.relative_to(root)) == part]
+    paths = [path for path in sorted(all_files(root)) if _half(path.relative_to(root)) == part]
     for path in paths:
         match = _NAME.fullmatch(path.name)
         if match is None:

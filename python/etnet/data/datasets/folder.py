@@ -12,7 +12,7 @@ from etnet.data.catalog import CATALOG, dataset_of
 from etnet.data.dataset import image_files, match_names
 from etnet.data.datasets.pairing import FoundPairs, part_of
 from etnet.data.file_names import original_stem
-from etnet.data.findings import Finding, PartMissing, Report
+from etnet.data.findings import Finding, PartMissing, Report, such_files
 from etnet.data.mask_sources import MaskFile
 from etnet.data.splits import read_split
 
@@ -33,8 +33,9 @@ def find_folder(data: DataSection, root: Path, *, part: Literal["train", "test"]
     """
     folder = root if data.split_file is not None else _part_folder(root, part)
     images, masks = image_files(folder / "images"), image_files(folder / "masks")
-    _report_copies(images, report=report)
+    copies = _report_copies(images, report=report)
     _report_mixture(images, report=report)
+    images, masks = ({stem: path for stem, path in files.items() if stem not in copies} for files in (images, masks))
     ids = match_names(images, masks, report=report)
     if data.split_file is not None:
         ids = part_of(ids, read_split(data.split_file), part, where=folder / "images", report=report)
@@ -58,8 +59,8 @@ def _part_folder(root: Path, part: Literal["train", "test"]) -> Path:
     return root / "test"
 
 
-def _report_copies(images: Mapping[str, Path], *, report: Report) -> None:
-    """Reports `a (1).png` beside `a.png`; several files of such names alone are someone's own numbering."""
+def _report_copies(images: Mapping[str, Path], *, report: Report) -> set[str]:
+    """Stems such as `a (1)` beside `a`, which are reported; names like that alone are someone's own numbering."""
     copies = tuple(path for stem, path in images.items() if original_stem(stem) in images)
     if copies:
         original = images[original_stem(copies[0].stem) or ""]
@@ -68,26 +69,27 @@ def _report_copies(images: Mapping[str, Path], *, report: Report) -> None:
                 "error",
                 "renamed-file",
                 f"{copies[0]}: looks like a copy of {original.name} that was made by the operating system "
-                f"({len(copies)} such files); expected every image once; remove it with its mask, or give it a name of "
-                "its own",
+                f"({such_files(len(copies))}); expected every image once; remove it with its mask, or give it a "
+                "name of its own",
                 copies,
             )
         )
+    return {path.stem for path in copies}
 
 
 def _report_mixture(images: Mapping[str, Path], *, report: Report) -> None:
-    """Reports images of two known data sets with different structures, which no network could learn together."""
+    """Reports images of two known data sets; where these label different structures, no network can learn both."""
     known = defaultdict(list)
     for path in images.values():
         name = dataset_of(path.name)
         if name is not None:
             known[name].append(path)
-    structures = {CATALOG[name].structures for name in known}
-    if len(structures) > 1:
-        first, second = list(known)[:2]
+    if len(known) > 1:
+        first, second = sorted(known, key=lambda name: -len(known[name]))[:2]
+        alike = len({CATALOG[name].structures for name in known}) == 1
         report(
             Finding(
-                "error",
+                "warning" if alike else "error",
                 "mixed-data-sets",
                 f"{known[second][0]}: named like an image of {CATALOG[second].title}, among {len(known[first])} of "
                 f"{CATALOG[first].title}; expected one data set in a folder; move each to a folder of its own",

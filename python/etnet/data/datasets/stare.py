@@ -15,7 +15,7 @@ from typing import Literal
 from etnet.config.schema import DataSection
 from etnet.data.datasets.pairing import FoundPairs, files_by_id, matched_ids, part_of, require_two_classes
 from etnet.data.file_tree import FileTree, list_files
-from etnet.data.findings import Finding, PartMissing, Report
+from etnet.data.findings import Finding, PartMissing, Report, such_files
 from etnet.data.mask_sources import UnionMask
 from etnet.data.splits import builtin_split, read_split
 
@@ -86,7 +86,7 @@ def _report_compressed(files: FileTree, *, report: Report) -> None:
             Finding(
                 "error",
                 "compressed-file",
-                f"{compressed[0]}: compressed ({len(compressed)} such files); "
+                f"{compressed[0]}: compressed ({such_files(len(compressed))}); "
                 f"expected {compressed[0].with_suffix('').name}; run: {command}",
                 tuple(compressed),
             )
