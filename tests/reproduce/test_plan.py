@@ -11,7 +11,7 @@ from etnet.errors import DataError, UsageError
 from etnet.reproduce.plan import NO_DATA, NOT_RUN, find_folders, make_plan
 from etnet.reproduce.profiles import RESERVED, check_overrides
 from etnet.reproduce.tables import TABLES
-from helpers.reproduce import tiny_plan, tiny_request, write_drive_of_discs
+from helpers.reproduce import tiny_plan, tiny_request, write_drishti_of_discs, write_drive_of_discs
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,17 @@ def test_every_first_seed_comes_before_every_second(data_root: Path, tmp_path: P
 
 
 def test_posal_is_not_run_even_where_there_is_data(tmp_path: Path) -> None:
-    (tmp_path / "Drishti-GS").mkdir()
+    write_drishti_of_discs(tmp_path / "Drishti-GS")
     plan = tiny_plan(tmp_path, tmp_path / "out", table="table1", datasets=("drishti_gs",), methods=("etnet",))
     absences = {cell.method.key: cell.absence for cell in plan.cells if cell.dataset.key == "drishti_gs"}
-    assert absences["posal"] == NOT_RUN
-    assert absences["etnet"] == "data not usable"
-    assert "Drishti-GS" in plan.broken["drishti_gs"]
+    assert absences == {"posal": NOT_RUN} | dict.fromkeys(("fcn", "unet", "mnet", "multi_task", "etnet"))
+    assert "posal" not in {run.method.key for run in plan.wanted_runs}
+
+
+def test_data_that_cannot_be_used_is_refused_with_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "Drishti-GS").mkdir()
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / "Drishti-GS"))):
+        tiny_plan(tmp_path, tmp_path / "out", table="table3", datasets=("drishti_gs",))
 
 
 def test_the_iterations_are_those_of_the_paper(data_root: Path, tmp_path: Path) -> None:
@@ -126,6 +131,8 @@ def test_a_data_set_that_cannot_be_used_does_not_cost_the_others(data_root: Path
     plan = tiny_plan(tmp_path, tmp_path / "out", datasets=("drive", "montgomery"))
     assert [run.dataset.key for run in plan.wanted_runs] == ["drive"]
     assert "Montgomery" in plan.broken["montgomery"]
+    states = {cell.absence for cell in plan.cells if cell.dataset.key == "montgomery"}
+    assert states == {"data not usable", NOT_RUN}
 
 
 @pytest.mark.parametrize("key", RESERVED)
@@ -142,3 +149,5 @@ def test_small_networks_are_trained_where_there_is_a_recipe(data_root: Path, tmp
     assert (run.dataset.key, run.recipe.name) == ("drive", "drive_small")
     assert {cell.absence for cell in plan.cells if cell.dataset.key == "lung_ct"} == {"no small recipe"}
     assert plan.broken == {}
+    with pytest.raises(UsageError, match="there is no small recipe of lung_ct; choose other data sets with --only"):
+        make_plan(replace(tiny_request(tmp_path, tmp_path / "out", datasets=("lung_ct",)), profile="small"))

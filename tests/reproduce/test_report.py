@@ -16,7 +16,7 @@ from etnet.reproduce.profiles import BANNERS, Profile
 from etnet.reproduce.report import command_line, ours_text, write_report
 from etnet.reproduce.results import DONE, FAILED, INCOMPLETE, CellResult, collect
 from etnet.reproduce.scores import Figure
-from helpers.reproduce import tiny_plan, tiny_request, write_drive_of_discs
+from helpers.reproduce import tiny_plan, tiny_request, write_drishti_of_discs, write_drive_of_discs
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_the_markdown_holds_ours_beside_the_papers(data_root: Path, tmp_path: Pa
 
 
 def test_posal_shows_its_published_numbers_and_why_it_was_not_run(data_root: Path, tmp_path: Path) -> None:
-    (tmp_path / "data" / "Drishti-GS").mkdir(parents=True)
+    write_drishti_of_discs(tmp_path / "data" / "Drishti-GS")
     plan = tiny_plan(tmp_path / "data", tmp_path, table="table1", datasets=("drishti_gs",))
     write_report(collect(plan))
     text = (plan.request.folder / "table.md").read_text("utf-8")

@@ -204,7 +204,12 @@ def _next_command(result: TableResult) -> str:
     done = [cell for cell in result.cells if cell.scored]
     if not done:
         return f"etnet data check {shlex.quote(str(result.plan.request.data_root))}"
-    return f"etnet infer YOUR_IMAGES --model {shlex.quote(str(done[-1].scored[0].job.train_folder))} --overlay"
+    run = done[-1].scored[0]
+    network = shlex.quote(str(run.job.train_folder))
+    if run.localizer is None:
+        return f"etnet infer YOUR_IMAGES --model {network} --overlay"
+    localizer = shlex.quote(str(run.localizer.job.train_folder))
+    return f"etnet bundle {localizer} {network} --output {shlex.quote(str(run.folder / 'bundle'))}"
 
 
 class _RunDisplay:

@@ -11,7 +11,7 @@ from pathlib import Path
 from etnet.config.schema import Recipe
 from etnet.data.dataset import PairedFiles
 from etnet.data.datasets import open_dataset
-from etnet.errors import DataError, EtnetError
+from etnet.errors import DataError, EtnetError, UsageError
 from etnet.reproduce.job import Job
 from etnet.reproduce.profiles import Profile, has_recipe, localizer_recipe, recipe_for
 from etnet.reproduce.tables import LOCALIZER, Method, PaperDataset, PaperTable
@@ -194,8 +194,9 @@ def make_plan(request: Request) -> Plan:
     """Find the data, read the recipes and name every run; nothing is written.
 
     Raises:
-        DataError: The data folder does not exist, holds two folders for one data set, or none of those asked for.
-        UsageError: An override does not fit a recipe.
+        DataError: The data folder does not exist, holds two folders for one data set, or nothing usable of those asked
+            for.
+        UsageError: An override does not fit a recipe, or there is no such recipe.
     """
     folders = find_folders(request.data_root, request.table.datasets)
     if not set(request.datasets) & set(folders):
@@ -223,7 +224,22 @@ def make_plan(request: Request) -> Plan:
         for method in request.table.methods
         for dataset in request.table.datasets
     ]
-    return Plan(request, tuple(cells), broken)
+    plan = Plan(request, tuple(cells), broken)
+    if not plan.wanted_runs:
+        _refuse(plan)
+    return plan
+
+
+def _refuse(plan: Plan) -> None:
+    """Say why not a single run of those asked for is possible, though there is data."""
+    request = plan.request
+    for key in request.datasets:
+        if key in plan.broken:
+            raise DataError(plan.broken[key])
+    raise UsageError(
+        f"there is no {request.profile} recipe of {', '.join(request.datasets)}; choose other data sets with --only, "
+        f"or leave --{request.profile} away"
+    )
 
 
 def find_folders(root: Path, datasets: tuple[PaperDataset, ...]) -> dict[str, Path]:
