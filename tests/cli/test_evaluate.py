@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,19 @@ from PIL import Image
 
 from etnet.cli.main import main
 from etnet.config.load import dump_recipe
+from etnet.inference.bundle import write_bundle
+from etnet.inference.localize import LocalizationRule
 from etnet.inference.predictor import Predictor
-from helpers.backends import image_of, pixel_predictor, random_labels
+from etnet.manifest import read_weights_info
+from etnet.types import RegionOfInterest
+from helpers.backends import PixelBackend, image_of, pixel_predictor, random_labels
+from helpers.bundles import (
+    draw_disc,
+    localizer_contract,
+    segmenter_contract,
+    segmenter_recipe,
+    write_stage_headers,
+)
 from helpers.weights import small_recipe, write_header_only, write_untrained
 
 
@@ -196,3 +208,94 @@ def test_drive_is_scored_over_the_whole_image_and_inside_the_field_of_view(here,
     assert regions["whole_image"]["pooled"]["pixels"] == 584 * 565
     assert 0.6 * 584 * 565 < regions["field_of_view"]["pooled"]["pixels"] < 0.75 * 584 * 565
     assert "Inside the field of view, 1 image " in result.stdout
+
+
+@pytest.fixture
+def eyes(here) -> Path:
+    """Drawn discs with cups, 100x96 pixels, of which the second test image shows none."""
+    for part, count in (("eyes", 2), ("eyes/test", 2)):
+        for name in ("images", "masks"):
+            (here / part / name).mkdir(parents=True)
+        for index in range(count):
+            mask = draw_disc((100, 96), (40 + 4 * index, 50), 12)
+            Image.fromarray(mask).save(here / part / f"masks/{index}.png")
+            seen = mask * 0 if part == "eyes/test" and index == 1 else mask
+            Image.fromarray(image_of(seen)).save(here / part / f"images/{index}.png")
+    return here / "eyes"
+
+
+@pytest.fixture
+def bundle(eyes, monkeypatch) -> Path:
+    """A bundle of two networks that are replaced by pixel arithmetic, told apart by the name of their file."""
+    localizer, segmenter = write_stage_headers(eyes.parent)
+    write_bundle(localizer, segmenter, eyes.parent / "joined", rule=LocalizationRule("optic_disc"))
+
+    def load(path, **options):
+        if "localizer" in str(path):
+            return Predictor(PixelBackend(2, with_edges=False), localizer_contract())
+        return Predictor(PixelBackend(3), segmenter_contract(RegionOfInterest(side=0.5, size=48)))
+
+    monkeypatch.setattr(Predictor, "load", load)
+    return Path("joined")
+
+
+def test_a_bundle_is_scored_around_found_and_true_centres(eyes, bundle):
+    result = evaluate(bundle, "--data", "eyes", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert "around the centres it finds and the true ones" in result.stderr
+    text = " ".join(result.stdout.split())
+    assert "Region of interest, 2 images" in text
+    assert "Localization error in diameters of the structure: mean 0.000, median 0.000, max 0.000 (1 image)" in text
+    assert "Nothing was found in 1 of 2 images. 1, scored as background: the optic disc was not localized" in text
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    assert metrics["centers"] == "found"
+    assert metrics["model"]["kind"] == "bundle"
+    assert [row["image"] for row in metrics["localization"]["failed"]] == ["1"]
+    for part in (metrics, metrics["true_centers"]):
+        assert part["regions"].keys() == {"whole_image", "region_of_interest"}
+        # One of two equal discs was found: the other one's pixels are all missed.
+        assert part["regions"]["whole_image"]["pooled"]["groups"]["optic_disc"]["sensitivity"] == 0.5
+    assert {path.name for path in Path("out").iterdir()} == {
+        "metrics.json",
+        "per_image.csv",
+        "per_image_true_centers.csv",
+        "localization.csv",
+        "overlays",
+    }
+    assert len(list(Path("out/overlays").glob("*.png"))) == 2
+
+
+def test_a_network_of_regions_alone_says_that_its_centres_are_the_true_ones(eyes, bundle):
+    result = evaluate("segmenter", "--data", "eyes", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert "around the true centres" in result.stderr
+    assert "around the TRUE centres, because this network finds none" in " ".join(result.stdout.split())
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    assert metrics["centers"] == "true"
+    assert "localization" not in metrics
+    assert {path.name for path in Path("out").iterdir()} == {"metrics.json", "per_image.csv", "overlays"}
+
+
+def test_held_out_images_that_the_localizer_was_trained_on_are_refused(eyes, bundle, monkeypatch):
+    read = read_weights_info
+
+    def trained_on_everything(path):
+        info = read(path)
+        return replace(info, training_state={"training_ids": ["0", "1"]}) if "localizer" in str(path) else info
+
+    monkeypatch.setattr("etnet.manifest.read_weights_info", trained_on_everything)
+    result = evaluate(bundle, "--data", "eyes", "--split", "validation")
+    one_sentence(result, 3, "joined/localizer.safetensors: was trained on 1 of the images that are now held out")
+
+
+def test_a_bundle_of_onnx_files_needs_the_recipe_of_the_data(eyes, bundle, monkeypatch):
+    from helpers.onnx_graphs import write_small_onnx
+
+    write_small_onnx(Path("segmenter.onnx"), trained_as=segmenter_contract(RegionOfInterest(side=0.5, size=48)))
+    localizer = Path("localizer/weights/best.safetensors")
+    write_bundle(localizer, Path("segmenter.onnx"), Path("mixed"), rule=LocalizationRule("optic_disc"))
+    one_sentence(evaluate("mixed", "--data", "eyes"), 2, "segmenter.onnx", "--recipe")
+    Path("eyes.yaml").write_text(dump_recipe(segmenter_recipe(validation_fraction=0.5)))
+    result = evaluate("mixed", "--data", "eyes", "--recipe", "eyes.yaml", "--split", "validation", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert "segmenter.onnx does not say what it was trained on" in result.stderr

@@ -204,3 +204,21 @@ def test_a_full_disk_leaves_nothing(stray, monkeypatch):
     monkeypatch.setattr(Path, "replace", full)
     one_sentence(export(stray, *SIZE, "--no-verify"), 4, "No space left on device")
     assert files() == {"stray.safetensors"}
+
+
+def test_a_network_of_regions_is_exported_at_their_size_and_folders_are_taken_as_regions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from helpers.bundles import segmenter_recipe
+
+    weights = write_confident(tmp_path / "regions.safetensors", segmenter_recipe())
+    one_sentence(export(weights, "--size", "64x64", "--no-verify"), 2, "48x48", "leave --size out")
+    (tmp_path / "regions").mkdir()
+    for index, image in enumerate(photographs(2, 40, 60)):
+        Image.fromarray(image).save(tmp_path / f"regions/{index}.png")
+    result = export(weights, "--verify", "regions")
+    assert result.exit_code == 0, result.output
+    assert "Size: 48x48 (the size of the region of interest)" in result.stderr
+    assert "each image is taken as such a region, cut already, and resized to 48x48" in result.stderr
+    sidecar = read_sidecar(tmp_path / "model.onnx")
+    assert (sidecar.input.size, sidecar.contract.roi.size) == ((48, 48), 48)
+    assert sidecar.verification["pixels"] == 2 * 40 * 60

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from etnet.errors import DataError
+from etnet.data.resize import resize_image, resize_mask
+from etnet.errors import DataError, UsageError
 from etnet.export.images import (
     DEFAULT_SIZE,
     MOST_IMAGES,
+    check_size,
     fit_fixed_size,
     load_folder,
     load_run_images,
@@ -18,7 +20,9 @@ from etnet.export.images import (
     suggest_size,
 )
 from etnet.inference.compare import ComparisonImage
+from etnet.inference.preprocess import fit, region_contract
 from etnet.manifest import WeightsInfo
+from etnet.types import RegionOfInterest
 from helpers.backends import contract, photographs
 from helpers.runs import tiny_recipe, write_disc_folder
 
@@ -92,6 +96,45 @@ def test_a_large_run_lends_a_few_images_spread_over_it(tmp_path):
     ids = open_run_images(info).dataset.ids
     assert (found[0].id, found[-1].id) == (ids[0], ids[-1])
     assert all(item.mask is not None for item in found)
+
+
+def regional(*overrides: str, root: Path, **values) -> WeightsInfo:
+    """The header of weights trained on squares of half the width around the discs."""
+    info = info_of(root, overrides=overrides, **values)
+    return replace(info, contract=replace(info.contract, roi=RegionOfInterest(side=0.5, size=32)))
+
+
+def test_a_network_of_regions_is_compared_on_regions_cut_at_the_true_centres(data):
+    info = regional("data.validation_fraction=0", root=data)
+    images = open_run_images(info)
+    found = load_run_images(images, info.contract, (32, 32))
+    assert len(found) == 8
+    for index, item in enumerate(found):
+        sample = images.dataset.load(index)
+        rows, columns = np.nonzero(sample.mask)
+        # 24 of 48 pixels, in whole ones around the centre of the disc, and inside the image.
+        top, left = round(rows.mean() + 0.5 - 12), round(columns.mean() + 0.5 - 12)
+        square = (slice(top, top + 24), slice(left, left + 24))
+        np.testing.assert_array_equal(item.image, resize_image(np.ascontiguousarray(sample.image[square]), (32, 32)))
+        np.testing.assert_array_equal(item.mask, resize_mask(np.ascontiguousarray(sample.mask[square]), (32, 32)))
+        assert item.mask.any()
+
+
+def test_the_size_of_a_network_of_regions_is_theirs_and_no_other(tmp_path):
+    info = regional(root=tmp_path / "gone")
+    assert suggest_size(info) == ((32, 32), "the size of the region of interest")
+    check_size((32, 32), multiple=16, roi=info.contract.roi)
+    with pytest.raises(UsageError, match=r"size 48x48 .* at 32x32; leave --size out"):
+        check_size((48, 48), multiple=16, roi=info.contract.roi)
+
+
+def test_images_of_a_folder_are_regions_that_were_cut_already(tmp_path):
+    picture = photographs(1, 50, 70)[0]
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    rule = contract(roi=RegionOfInterest(side=0.5, size=32))
+    (item,) = load_folder(tmp_path, rule, (32, 32))
+    padded, _ = fit(item.image, region_contract(rule))
+    np.testing.assert_array_equal(padded, resize_image(picture, (32, 32)))
 
 
 def test_an_image_of_the_fixed_size_stays_as_it_is():

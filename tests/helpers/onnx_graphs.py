@@ -19,6 +19,7 @@ from etnet.sidecar import (
     file_sha256,
     write_sidecar,
 )
+from etnet.types import Contract
 from helpers.backends import contract
 
 OPSET = 18
@@ -70,6 +71,7 @@ def write_small_onnx(
     described: bool = True,
     sidecar: bool = True,
     quantized_for: QuantizedFor | None = None,
+    trained_as: Contract | None = None,
 ) -> Path:
     """Write the network: `layers` convolutions at half size, then classes and edges at full size.
 
@@ -82,9 +84,12 @@ def write_small_onnx(
         described: Whether the metadata say what etnet's export writes there.
         sidecar: Whether a sidecar is written too.
         quantized_for: What the description says of an int8 file.
+        trained_as: The contract of the description; by default one of `num_classes` classes and whole images.
     """
     model = _model(_network(precision, num_classes, layers), size, num_classes)
     description = replace(describe(precision, size, num_classes), quantized_for=quantized_for)
+    if trained_as is not None:
+        description = replace(description, contract=trained_as)
     if described:
         helper.set_model_props(model, {METADATA_KEY: description.to_json()})
     onnx.checker.check_model(model)

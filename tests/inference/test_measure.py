@@ -9,6 +9,7 @@ import pytest
 from etnet.export.onnx import export_onnx
 from etnet.inference.measure import Contestant, ContestantFailed, Latency, Runner, take_turns
 from etnet.inference.predictor import Predictor
+from etnet.types import RegionOfInterest
 from helpers.weights import write_confident
 
 
@@ -114,3 +115,15 @@ def test_percentiles_are_milliseconds_and_the_rate_is_of_images():
     assert figures["milliseconds"]["compute"]["p50"] == pytest.approx(10.0, rel=1e-4)
     assert figures["images_per_second"] == pytest.approx(200.0, rel=1e-4)
     assert (figures["batch"], figures["runs"]) == (4, 101)
+
+
+def test_a_network_of_regions_is_measured_on_regions_without_a_centre(tmp_path):
+    from helpers.bundles import segmenter_contract
+    from helpers.onnx_graphs import write_small_onnx
+
+    rule = segmenter_contract(RegionOfInterest(side=0.5, size=32))
+    model = write_small_onnx(tmp_path / "model.onnx", size=(32, 32), num_classes=3, trained_as=rule)
+    region = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    expected = Predictor.load(model).of_regions().predict(region).labels
+    with Runner(Contestant("onnxruntime", model, "onnxruntime"), threads=1) as runner:
+        np.testing.assert_array_equal(runner.labels(region), expected)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +16,13 @@ from etnet.inference.predictor import ImagePredictor, Predictor
 from etnet.inference.two_stage import TwoStagePredictor, open_predictor
 from etnet.types import RegionOfInterest
 from helpers.backends import PixelBackend, contract, image_of, pixel_predictor
-from helpers.bundles import draw_disc, pixel_bundle, write_stage_headers
+from helpers.bundles import (
+    draw_disc,
+    localizer_contract,
+    pixel_bundle,
+    segmenter_contract,
+    write_stage_headers,
+)
 
 ROI = RegionOfInterest(side=0.4, size=48)
 """Of images 120 pixels wide: a square of 48 pixels, so that nothing is resized."""
@@ -140,3 +149,29 @@ def test_the_window_of_a_prediction_follows_from_its_centre():
     window = window_around(prediction.center, labels.shape, ROI)
     assert window.side == 48
     assert window.inside(labels.shape)[labels > 0].all()
+
+
+def test_a_bundle_of_onnx_files_works_where_torch_is_not_installed(tmp_path):
+    from helpers.onnx_graphs import write_small_onnx
+
+    roi = RegionOfInterest(side=0.4, size=32)
+    localizer = write_small_onnx(tmp_path / "a.onnx", size=None, trained_as=localizer_contract())
+    segmenter = write_small_onnx(tmp_path / "b.onnx", size=(32, 32), num_classes=3, trained_as=segmenter_contract(roi))
+    write_bundle(localizer, segmenter, tmp_path / "bundle", rule=LocalizationRule("optic_disc"))
+    program = f"""
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from etnet import open_predictor
+from etnet.inference.localize import LocalizationFailed
+image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+with open_predictor({str(tmp_path / "bundle")!r}, threads=1) as predictor:
+    print(predictor.runs_on, predictor.predict(image, center=(30.0, 40.0)).labels.shape)
+    try:
+        print(len(predictor.locate(image)))
+    except LocalizationFailed:
+        print(2)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["onnxruntime cpu (60, 80)", "2"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -14,9 +15,11 @@ from etnet.cli.console import closing_lines, counted, note, output, progress_bar
 if TYPE_CHECKING:
     from etnet.config.schema import Recipe
     from etnet.data.dataset import SegmentationDataset
-    from etnet.inference.predictor import Predictor
+    from etnet.inference.evaluate_regions import RegionEvaluation
+    from etnet.inference.predictor import ImagePredictor
     from etnet.manifest import WeightsInfo
     from etnet.metrics.report import EvaluationReport
+    from etnet.types import Contract
 
 RUNS = Path("runs/evaluate")
 SPLITS = ("test", "validation", "train", "all")
@@ -54,7 +57,7 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Score MODEL (a run directory or weights file) against the ground truth of a data set.
+    """Score MODEL (a run directory, weights file or bundle) against the ground truth of a data set.
 
     \b
     etnet evaluate runs/train/drive --data DRIVE/
@@ -63,46 +66,123 @@ def command(
     image and averages; both have 95 % bootstrap intervals over images. Data sets with a field of view are scored over
     the whole image and inside it. Boundaries are scored in pixels; classes named optic_disc, optic_cup, vessel or lung
     also by what is measured on them. Writes metrics.json, per_image.csv and overlays/ of the worst and best images.
+
+    A network that segments a region of interest is scored around the true centres. A bundle is scored around the
+    centres that it finds, with its localization error, and around the true ones; images in which it finds none count
+    as background and are listed.
     """
     from etnet.data.datasets import open_dataset
-    from etnet.inference.evaluate import write_per_image
-    from etnet.inference.extremes import write_extremes
-    from etnet.inference.predictor import Predictor
-    from etnet.manifest import read_weights_info, resolve_model
-    from etnet.output import check_output_folder, create_output_folder, json_text, run_name, write_json
+    from etnet.output import check_output_folder, create_output_folder, json_text, write_json
 
-    weights = resolve_model(model)
-    info = read_weights_info(weights)
-    recipe = _recipe(recipe_source, info)
+    subject = _open_subject(model, recipe_source)
+    recipe = subject.recipe
     if output_folder is not None:
         check_output_folder(output_folder, overwrite=overwrite)
-    dataset = open_dataset(recipe.data, data, cast(Split, split), seed=info.recipe.training.seed)
+    dataset = open_dataset(recipe.data, data, cast(Split, split), seed=recipe.training.seed)
     if split == "validation":
-        _require_held_out(dataset.ids, info)
-    predictor = Predictor.load(weights, backend="torch", device=device)
+        for info in subject.trained:
+            _require_held_out(dataset.ids, info)
+        for path in subject.untold:
+            warn(f"{path} does not say what it was trained on; the held-out images may be among it")
+    predictor = subject.load(device)
     if split in ("train", "all"):
         warn(f"--split {split} scores images that the network may have been trained on")
-    note(f"Scoring {counted(len(dataset), 'image')} of {data} ({split}) with {weights} on {predictor.backend.name}")
-    report = _score(predictor, dataset, recipe)
-    target = create_output_folder(output_folder, parent=RUNS, name=run_name(weights))
-    metrics = _metrics(report, info, recipe, data=data, split=split, ran_on=predictor.backend.name)
+    images = f"{counted(len(dataset), 'image')} of {data} ({split})"
+    note(f"Scoring {images} with {subject.path} on {predictor.runs_on}{_which_centers(predictor)}")
+    evaluation = _score(predictor, dataset, recipe)
+    target = create_output_folder(output_folder, parent=RUNS, name=subject.name)
+    metrics = _metrics(evaluation, subject, data=data, split=split, ran_on=predictor.runs_on)
     write_json(target / "metrics.json", metrics)
-    write_per_image(report, target / "per_image.csv")
-    write_extremes(report, predictor, dataset, target / "overlays", ignore_index=recipe.data.ignore_index)
+    _write_tables(evaluation, target)
+    _draw_extremes(evaluation, predictor, dataset, target / "overlays", recipe.data.ignore_index)
     if as_json:
         click.echo(json_text(metrics))
     else:
-        print_report(report)
+        print_evaluation(evaluation)
     next_command = f"etnet infer YOUR_IMAGES --model {shlex.quote(str(model))} --overlay"
     closing_lines(target, next_command, to_stderr=as_json)
 
 
-def _score(predictor: Predictor, dataset: SegmentationDataset, recipe: Recipe) -> EvaluationReport:
-    from etnet.inference.evaluate import evaluate
+@dataclass(frozen=True)
+class _Subject:
+    """What MODEL stands for.
 
+    Attributes:
+        path: Weights file, or folder of a bundle.
+        name: What its results are called.
+        recipe: How the data are read.
+        trained: Headers of its weights.
+        described: What `metrics.json` says about it.
+        untold: Its ONNX files, which do not say what images they were trained on.
+    """
+
+    path: Path
+    name: str
+    recipe: Recipe
+    trained: tuple[WeightsInfo, ...]
+    described: dict[str, Any]
+    untold: tuple[Path, ...] = ()
+
+    def load(self, device: str) -> ImagePredictor:
+        from etnet.inference.predictor import Predictor
+        from etnet.inference.two_stage import TwoStagePredictor
+
+        if self.path.is_dir():
+            return TwoStagePredictor.load(self.path, device=device)
+        return Predictor.load(self.path, backend="torch", device=device)
+
+
+def _open_subject(model: Path, recipe_source: str | None) -> _Subject:
+    from etnet.inference.bundle import is_bundle
+    from etnet.manifest import read_weights_info, resolve_model
+    from etnet.output import run_name
+
+    if is_bundle(model):
+        return _open_bundle(model, recipe_source)
+    weights = resolve_model(model)
+    info = read_weights_info(weights)
+    described = {"path": str(info.path), "sha256": info.sha256, "recipe": info.recipe.name, "epoch": info.epoch}
+    return _Subject(weights, run_name(weights), _recipe(recipe_source, info), (info,), described)
+
+
+def _open_bundle(folder: Path, recipe_source: str | None) -> _Subject:
+    from etnet.errors import UsageError
+    from etnet.inference.bundle import read_bundle
+    from etnet.manifest import read_weights_info
+
+    bundle = read_bundle(folder)
+    stages = (bundle.segmenter, bundle.localizer)
+    trained = tuple(read_weights_info(model.path) for model in stages if model.sidecar is None)
+    untold = tuple(model.path for model in stages if model.sidecar is not None)
+    name = folder.absolute().resolve().name
+    if bundle.segmenter.sidecar is None:
+        return _Subject(folder, name, _recipe(recipe_source, trained[0]), trained, bundle.to_dict(), untold)
+    if recipe_source is None:
+        raise UsageError(
+            f"{bundle.segmenter.path}: an ONNX file does not say how its data are read; name the recipe, for instance "
+            f"with --recipe {bundle.segmenter.source.recipe}"
+        )
+    recipe = _fitting_recipe(recipe_source, bundle.segmenter.path, bundle.contract)
+    return _Subject(folder, name, recipe, trained, bundle.to_dict(), untold)
+
+
+def _which_centers(predictor: ImagePredictor) -> str:
+    if predictor.contract.roi is None:
+        return ""
+    return ", around the true centres" if predictor.needs_center else ", around the centres it finds and the true ones"
+
+
+def _score(
+    predictor: ImagePredictor, dataset: SegmentationDataset, recipe: Recipe
+) -> EvaluationReport | RegionEvaluation:
+    from etnet.inference.evaluate import evaluate
+    from etnet.inference.evaluate_regions import evaluate_regions
+
+    regional = predictor.contract.roi is not None
     with progress_bar() as bar:
-        task = bar.add_task("Scoring", total=len(dataset))
-        return evaluate(
+        passes = 1 if predictor.needs_center or not regional else 2
+        task = bar.add_task("Scoring", total=passes * len(dataset))
+        return (evaluate_regions if regional else evaluate)(
             predictor,
             dataset,
             class_names=recipe.data.class_names,
@@ -110,6 +190,47 @@ def _score(predictor: Predictor, dataset: SegmentationDataset, recipe: Recipe) -
             ignore_index=recipe.data.ignore_index,
             progress=lambda _: bar.advance(task),
         )
+
+
+def _write_tables(evaluation: EvaluationReport | RegionEvaluation, target: Path) -> None:
+    from etnet.inference.evaluate import write_per_image
+    from etnet.inference.evaluate_regions import RegionEvaluation
+
+    if not isinstance(evaluation, RegionEvaluation):
+        write_per_image(evaluation, target / "per_image.csv")
+        return
+    write_per_image(evaluation.report, target / "per_image.csv")
+    if evaluation.localization is not None:
+        write_per_image(evaluation.true_centers, target / "per_image_true_centers.csv")
+        evaluation.localization.write_csv(target / "localization.csv")
+
+
+def _draw_extremes(
+    evaluation: EvaluationReport | RegionEvaluation,
+    predictor: ImagePredictor,
+    dataset: SegmentationDataset,
+    folder: Path,
+    ignore_index: int | None,
+) -> None:
+    from etnet.inference.evaluate_regions import RegionEvaluation, prediction_of
+    from etnet.inference.extremes import write_extremes
+
+    report, predict = evaluation, None
+    if isinstance(report, RegionEvaluation):
+        report, predict = report.report, prediction_of(predictor, ignore_index=ignore_index)
+    write_extremes(report, predictor, dataset, folder, ignore_index=ignore_index, predict=predict)
+
+
+def print_evaluation(evaluation: EvaluationReport | RegionEvaluation) -> None:
+    """Print the tables of a report, and for a region of interest what centres it is around."""
+    from etnet.cli.evaluate_table import centers_text
+    from etnet.inference.evaluate_regions import RegionEvaluation
+
+    if not isinstance(evaluation, RegionEvaluation):
+        print_report(evaluation)
+        return
+    print_report(evaluation.report)
+    output().print(centers_text(evaluation))
 
 
 def print_report(report: EvaluationReport) -> None:
@@ -122,27 +243,34 @@ def print_report(report: EvaluationReport) -> None:
 
 
 def _recipe(source: str | None, info: WeightsInfo) -> Recipe:
-    from etnet.config.load import load_recipe
-    from etnet.errors import ModelFileError, UsageError
-
     if source is None:
         note(f"Data: read as '{info.recipe.data.dataset}' by the recipe in the weights; choose another with --recipe")
         return info.recipe
+    recipe = _fitting_recipe(source, info.path, info.contract)
+    # Another fraction or seed would hold out other images, some of which the network was trained on.
+    data = recipe.data.model_copy(update={"validation_fraction": info.recipe.data.validation_fraction})
+    training = recipe.training.model_copy(update={"seed": info.recipe.training.seed})
+    return recipe.model_copy(update={"data": data, "training": training})
+
+
+def _fitting_recipe(source: str, model: Path, contract: Contract) -> Recipe:
+    """The recipe of that name, which must be for the model's classes and pixels."""
+    from etnet.config.load import load_recipe
+    from etnet.errors import ModelFileError, UsageError
+
     recipe = load_recipe(source)
     # Before any image is opened: the answer needs none.
-    if recipe.data.class_names != info.contract.class_names:
+    if recipe.data.class_names != contract.class_names:
         raise ModelFileError(
-            f"{info.path}: a weights file for other classes; it was trained for "
-            f"{', '.join(info.contract.class_names)}, recipe {source} has {', '.join(recipe.data.class_names)}"
+            f"{model}: a model for other classes; it was trained for {', '.join(contract.class_names)}, "
+            f"recipe {source} has {', '.join(recipe.data.class_names)}"
         )
-    if recipe.data.intensity_window != info.contract.intensity_window:
+    if recipe.data.intensity_window != contract.intensity_window:
         raise UsageError(
-            f"recipe {source} has data.intensity_window {recipe.data.intensity_window}, but {info.path} was trained "
-            f"with {info.contract.intensity_window}; give the recipe the same window"
+            f"recipe {source} has data.intensity_window {recipe.data.intensity_window}, but {model} was trained "
+            f"with {contract.intensity_window}; give the recipe the same window"
         )
-    # Another fraction (or seed) would hold out other images, some of which the network was trained on.
-    same_hold_out = {"validation_fraction": info.recipe.data.validation_fraction}
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=same_hold_out)})
+    return recipe
 
 
 def _require_held_out(ids: Sequence[str], info: WeightsInfo) -> None:
@@ -158,14 +286,14 @@ def _require_held_out(ids: Sequence[str], info: WeightsInfo) -> None:
 
 
 def _metrics(
-    report: EvaluationReport, info: WeightsInfo, recipe: Recipe, *, data: Path, split: str, ran_on: str
+    evaluation: EvaluationReport | RegionEvaluation, subject: _Subject, *, data: Path, split: str, ran_on: str
 ) -> dict[str, Any]:
     from etnet import __version__
 
     return {
         "etnet_version": __version__,
-        "model": {"path": str(info.path), "sha256": info.sha256, "recipe": info.recipe.name, "epoch": info.epoch},
-        "data": {"root": str(data), "dataset": recipe.data.dataset, "split": split},
+        "model": subject.described,
+        "data": {"root": str(data), "dataset": subject.recipe.data.dataset, "split": split},
         "ran_on": ran_on,
-        **report.to_dict(),
+        **evaluation.to_dict(),
     }

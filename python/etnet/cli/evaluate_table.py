@@ -13,6 +13,7 @@ from rich.text import Text
 from etnet.cli.console import counted
 
 if TYPE_CHECKING:
+    from etnet.inference.evaluate_regions import LocalizationReport, RegionEvaluation
     from etnet.metrics.report import AucSummary, EvaluationReport, RegionScores, Summary
 
 REGION_TITLES = {"whole_image": "Whole image", "field_of_view": "Inside the field of view"}
@@ -95,6 +96,40 @@ def region_table(title: str, region: RegionScores, class_names: tuple[str, ...])
         means = [_stacked(scores[key], intervals[key]) for key in ("mean_foreground_dice", "mean_iou", "accuracy")]
         table.add_row("  mean of classes", *means[:2], "", "", means[2], style="bold", end_section=True)
     return table
+
+
+def centers_text(evaluation: RegionEvaluation) -> Group:
+    """What centres the scores are around, how far they are off, and what true centres would give."""
+    localization = evaluation.localization
+    if evaluation.found_centers is None or localization is None:
+        return Group(
+            Text(
+                "Region of interest: around the TRUE centres, because this network finds none; these scores leave out "
+                "what localization costs. Score a bundle to see both.\n"
+            )
+        )
+    names = [*evaluation.report.class_names[1:], *(name for name, _ in evaluation.report.class_groups)]
+    titles = (f"Dice {name}" for name in names)
+    table = score_table("Found and true centres, all pixels pooled", *titles, "mean IoU")
+    for label, report in (("found", evaluation.found_centers), ("true", evaluation.true_centers)):
+        for region, scores in report.regions.items():
+            values = scores.pooled.to_dict()
+            dice = {**values["classes"], **values["groups"]}
+            cells = [shown(dice[name]["dice"]) for name in names]
+            table.add_row(f"{label}, {region.replace('_', ' ')}", *cells, shown(values["mean_iou"]))
+    return Group(table, *map(Text, _localization_lines(localization)))
+
+
+def _localization_lines(localization: LocalizationReport) -> Iterator[str]:
+    values = localization.to_dict()
+    error = values["error_in_disc_diameters"]
+    if error is not None:
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in error.items())
+        yield f"Localization error in diameters of the structure: {figures} ({counted(values['found'], 'image')})"
+    yield f"Nothing was found in {len(localization.failed)} of {counted(values['images'], 'image')}."
+    for image in localization.failed:
+        yield f"  {image.id}, scored as background: {image.reason}"
+    yield ""
 
 
 def boundary_table(title: str, region: RegionScores) -> Group:

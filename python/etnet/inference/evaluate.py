@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from etnet.data.dataset import SegmentationDataset
+from etnet.data.roi import true_center, window_around
 from etnet.errors import DataError, ModelFileError
-from etnet.inference.predictor import Predictor
+from etnet.inference.predictor import ImagePredictor
 from etnet.metrics.clinical import clinical_measures
 from etnet.metrics.overlap import ClassGroups, confusion_matrix
 from etnet.metrics.ranking import RankingCounts
@@ -30,14 +32,16 @@ from etnet.metrics.report import (
 )
 from etnet.metrics.surface import surface_scores_of
 from etnet.output import write_csv
-from etnet.types import BoolArray, Prediction, Sample
+from etnet.types import BoolArray, Prediction, RegionOfInterest, Sample
+
+REGION_OF_INTEREST = "region_of_interest"
 
 Regions = dict[str, BoolArray | None]
 """What is scored apart: names and pixels [H, W]; None is every pixel."""
 
 
 def evaluate(
-    predictor: Predictor,
+    predictor: ImagePredictor,
     dataset: SegmentationDataset,
     *,
     class_names: tuple[str, ...],
@@ -55,9 +59,8 @@ def evaluate(
         class_names: Classes of the ground truth, in index order.
         class_groups: Structures of several classes, scored beside the classes.
         ignore_index: Value of the ground truth without a label.
-        predict: How a sample is predicted; by default its whole image by the predictor, with probabilities where there
-            are two classes, which the area under the ROC curve needs.
-        regions: What is scored apart in a sample; `regions_of` by default.
+        predict: How a sample is predicted; by default as `predict_samples` says.
+        regions: What is scored apart in a sample; by default as `regions_of` says.
         progress: Called with the id of each image when it is counted.
 
     Raises:
@@ -67,8 +70,8 @@ def evaluate(
     check_classes(predictor, class_names)
     if not len(dataset):
         raise DataError("the data set holds no images for this split; choose another with --split")
-    two_classes = len(class_names) == 2
-    predict = predict or (lambda sample: predictor.predict(sample.image, probabilities=two_classes))
+    predict = predict or predict_samples(predictor, ignore_index=ignore_index)
+    regions = regions or partial(regions_of, roi=predictor.contract.roi, ignore_index=ignore_index)
     scorer = _Scorer(class_names, class_groups, ignore_index)
     images = []
     for index in range(len(dataset)):
@@ -76,7 +79,7 @@ def evaluate(
         start = time.perf_counter()
         prediction = predict(sample)
         seconds = time.perf_counter() - start
-        images.append(scorer.score(sample, prediction, (regions or regions_of)(sample), seconds))
+        images.append(scorer.score(sample, prediction, regions(sample), seconds))
         if progress is not None:
             progress(sample.id)
     return EvaluationReport(
@@ -84,11 +87,32 @@ def evaluate(
     )
 
 
-def regions_of(sample: Sample) -> Regions:
-    """The whole image, and the field of view where the data set has one."""
+def predict_samples(predictor: ImagePredictor, *, ignore_index: int | None = None) -> Callable[[Sample], Prediction]:
+    """Prediction of samples, around the true centre where the predictor needs one and does not find it.
+
+    Probabilities come with it where there are two classes: the area under the ROC curve needs them.
+    """
+    roi = predictor.contract.roi if predictor.needs_center else None
+    probabilities = predictor.contract.num_classes == 2
+
+    def predict(sample: Sample) -> Prediction:
+        center = true_center(sample, roi, ignore_index=ignore_index)
+        return predictor.predict(sample.image, center=center, probabilities=probabilities)
+
+    return predict
+
+
+def regions_of(sample: Sample, *, roi: RegionOfInterest | None = None, ignore_index: int | None = None) -> Regions:
+    """What is scored apart: the whole image, the field of view of a data set and the region of interest of a network.
+
+    The region of interest is that around the true centre, wherever the network looked.
+    """
     regions: Regions = {WHOLE_IMAGE: None}
     if sample.field_of_view is not None:
         regions[FIELD_OF_VIEW] = sample.field_of_view
+    center = true_center(sample, roi, ignore_index=ignore_index)
+    if roi is not None and center is not None:
+        regions[REGION_OF_INTEREST] = window_around(center, sample.mask.shape, roi).inside(sample.mask.shape)
     return regions
 
 
@@ -144,7 +168,7 @@ class _Scorer:
         }
 
 
-def check_classes(predictor: Predictor, class_names: tuple[str, ...]) -> None:
+def check_classes(predictor: ImagePredictor, class_names: tuple[str, ...]) -> None:
     """Refuse weights that were trained for other classes than the data set has.
 
     Raises:

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from etnet.data.dataset import SegmentationDataset
 from etnet.data.io import write_png
 from etnet.inference.overlay import draw_comparison
-from etnet.inference.predictor import Predictor
+from etnet.inference.predictor import ImagePredictor
 from etnet.metrics.report import EvaluationReport, ImageScores
 from etnet.output import disk_faults
+from etnet.types import Prediction, Sample
 
 SHOWN_AT_EACH_END = 3
 
 
 def write_extremes(
     report: EvaluationReport,
-    predictor: Predictor,
+    predictor: ImagePredictor,
     dataset: SegmentationDataset,
     folder: Path,
     *,
     ignore_index: int | None = None,
+    predict: Callable[[Sample], Prediction] | None = None,
 ) -> list[Path]:
     """Draw the worst and the best images by mean foreground Dice.
 
     Each of them is predicted again, so that no prediction has to stay in memory.
+
+    Args:
+        report: Scores of the images.
+        predictor: Network that was scored.
+        dataset: Images with ground truth.
+        folder: Where the pictures go; made where it is missing.
+        ignore_index: Value of the ground truth without a label.
+        predict: How a sample is predicted; by default its whole image by the predictor.
 
     Returns:
         The pictures `worst_1_<id>.png`, ..., `best_1_<id>.png`, ...
@@ -35,13 +45,14 @@ def write_extremes(
     with disk_faults(folder):
         folder.mkdir(parents=True, exist_ok=True)
     ranked = report.worst_to_best()
+    predict = predict or (lambda sample: predictor.predict(sample.image, probabilities=False))
     for label, image in choose_extremes(ranked):
         sample = dataset.load(position[image.id])
         scores = report.scores_of(image)
         rank = f"rank {len(ranked) - ranked.index(image)} of {len(ranked)}"
         picture = draw_comparison(
             sample.image,
-            predictor.predict(sample.image, probabilities=False).labels,
+            predict(sample).labels,
             sample.mask,
             predictor.contract,
             title=f"{image.id}     Dice {scores.mean_dice:.3f}     accuracy {scores.accuracy:.3f}     {rank}",

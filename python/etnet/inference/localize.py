@@ -22,8 +22,7 @@ from etnet.inference.preprocess import Center
 from etnet.types import BoolArray, Contract, RegionOfInterest, UInt8Array
 
 MIN_AREA = 0.002
-"""Default of `LocalizationRule.min_area`: a disc whose diameter is a twentieth of the image's width, less than half of
-any that fundus cameras show."""
+"""Default of `LocalizationRule.min_area`: a tenth of the smallest optic disc of Drishti-GS."""
 
 RIVAL_AREA = 0.5
 """A second region of this share of the largest one's area, and apart from it, makes the structure ambiguous."""
