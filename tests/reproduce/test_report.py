@@ -187,7 +187,7 @@ def test_the_command_in_the_table_makes_it_again(data_root: Path, tmp_path: Path
     from etnet.cli.reproduce import command
 
     plan = tiny_plan(data_root, tmp_path / "a folder", methods=("unet", "etnet"), seeds=2)
-    words = shlex.split(command_line(collect(plan)))
+    words = shlex.split(command_line(plan.request))
     assert words[:2] == ["etnet", "reproduce"]
     values = command.make_context("reproduce", words[2:]).params
     assert (values["table"], values["only"], values["methods"], values["seeds"]) == ("table2", "drive", "unet,etnet", 2)

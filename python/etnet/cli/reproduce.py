@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.text import Text
 
 from etnet.cli.console import closing_lines, counted, note, warn
 from etnet.errors import SomeFilesFailed, UsageError
@@ -41,9 +42,7 @@ SEEDS, QUICK_SEEDS = 3, 1
 @click.option(
     "--quick", is_flag=True, help="Minutes on a CPU: small encoder, few epochs. Shows that it works, no more."
 )
-@click.option(
-    "--small", is_flag=True, help="Small networks that a CPU trains in an hour or so, where there is a recipe."
-)
+@click.option("--small", is_flag=True, help="Small networks that train without a GPU, where there is a recipe.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -136,9 +135,12 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
         click.echo(json_text(plan_values(plan)))
         return
     from etnet.cli.console import output
+    from etnet.reproduce.report import command_line
 
     _tell_missing(plan)
+    output().print(Text(plan.request.table.title, style="bold"))
     output().print(plan_table(plan))
+    output().print(Text.assemble(("Next: ", "bold"), command_line(plan.request)), soft_wrap=True)
 
 
 def _reproduce(ctx: click.Context, plan: Plan, *, as_json: bool) -> None:
@@ -186,7 +188,7 @@ def _close(ctx: click.Context, result: TableResult, progress: Progress, *, as_js
     note(f"{counted(finished, 'run')} trained and scored, {reused} reused, {failed} failed")
     if progress.signal_number is not None:
         note("Stopped; everything so far is saved, and the same command goes on from here.")
-        closing_lines(request.folder, command_line(result), to_stderr=as_json)
+        closing_lines(request.folder, command_line(request), to_stderr=as_json)
         ctx.exit(128 + progress.signal_number)
     closing_lines(request.folder, _next_command(result), to_stderr=as_json)
     problems = [f"{title}: {error}" for title, error in progress.failures.items()]

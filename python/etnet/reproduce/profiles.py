@@ -38,11 +38,11 @@ QUICK_BY_DATASET = {
     "drive": ("data.crop_size=192", "training.epochs=12"),
     "montgomery": ("data.image_size=[192, 192]", "data.crop_size=192", "training.epochs=3"),
     "lung_ct": ("data.image_size=[192, 192]", "data.crop_size=192", "training.epochs=2"),
-    "drishti_gs": ("data.roi.size=160", "data.crop_size=160", "training.epochs=6"),
-    "refuge": ("data.roi.size=160", "data.crop_size=160", "training.epochs=2"),
+    "drishti_gs": ("data.roi.size=128", "data.crop_size=128", "training.epochs=6"),
+    "refuge": ("data.roi.size=128", "data.crop_size=128", "training.epochs=2"),
 }
 
-QUICK_LOCALIZER = ("data.image_size=[160, 160]", "data.crop_size=160", "training.epochs=12")
+QUICK_LOCALIZER = ("data.image_size=[128, 128]", "data.crop_size=128", "training.epochs=12")
 
 RESERVED = {
     "model.name": "--methods",

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from etnet.output import disk_faults, write_csv, write_json, write_text
+from etnet.reproduce.plan import Request
 from etnet.reproduce.profiles import BANNERS
 from etnet.reproduce.results import DONE, CellResult, TableResult
 from etnet.reproduce.scores import Figure
@@ -87,14 +88,13 @@ def header_facts(result: TableResult) -> list[tuple[str, str]]:
         ("training time, all runs", duration(result.training_seconds)),
         ("etnet", listed("etnet_version")),
         ("written", result.when),
-        ("command", f"`{command_line(result)}`"),
+        ("command", f"`{command_line(request)}`"),
         *changed,
     ]
 
 
-def command_line(result: TableResult) -> str:
+def command_line(request: Request) -> str:
     """The command that makes this table, or goes on with it."""
-    request = result.plan.request
     words = ["etnet", "reproduce", request.table.name, "--data-root", str(request.data_root)]
     if len(request.datasets) < len(request.table.datasets):
         words += ["--only", ",".join(request.datasets)]
