@@ -107,13 +107,13 @@ def _dataset_table(dataset: PaperDataset, cells: list[CellResult]) -> Table:
     table = _table(dataset.title)
     table.add_column("Method")
     for metric in dataset.metrics:
-        table.add_column(f"{metric.title} %", justify="right", no_wrap=True)
+        table.add_column(f"{metric.title} %\npaper (diff.)", justify="right", no_wrap=True)
     table.add_column("training", justify="right")
     for cell in cells:
         differences = cell.differences() if cell.figures else [None] * len(cell.published)
         words = [
             f"{_ours(cell.figures[index]) if cell.figures else status_text(cell)}\n"
-            f"paper {paper_text(published, differences[index])}"
+            f"{paper_text(published, differences[index])}"
             for index, published in enumerate(cell.published)
         ]
         time = [duration(cell.training_seconds), status_text(cell)] if cell.scored else []
