@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from etnet.errors import DataError, UsageError
-from etnet.reproduce.plan import NO_DATA, NOT_RUN, find_folders, make_plan
-from etnet.reproduce.profiles import RESERVED, check_overrides
-from etnet.reproduce.tables import TABLES
+from etnet.reproduce.plan import NO_DATA, NOT_RUN, Request, find_folders, look_at, make_plan
+from etnet.reproduce.profiles import RESERVED, Profile, check_overrides
+from etnet.reproduce.tables import LOCALIZER, TABLES, PaperTable
+from helpers.layouts import write_drishti, write_drive, write_lung_ct, write_montgomery, write_refuge
 from helpers.reproduce import tiny_plan, tiny_request, write_drishti_of_discs, write_drive_of_discs
 
 
@@ -151,3 +152,33 @@ def test_small_networks_are_trained_where_there_is_a_recipe(data_root: Path, tmp
     assert plan.broken == {}
     with pytest.raises(UsageError, match="there is no small recipe of lung_ct; choose other data sets with --only"):
         make_plan(replace(tiny_request(tmp_path, tmp_path / "out", datasets=("lung_ct",)), profile="small"))
+
+
+@pytest.fixture(scope="module")
+def all_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every data set of the paper, small, in the layout of its download."""
+    root = tmp_path_factory.mktemp("all")
+    write_refuge(root / "REFUGE")
+    write_drishti(root / "Drishti-GS1_files")
+    write_drive(root / "DRIVE")
+    write_montgomery(root / "MontgomerySet")
+    write_lung_ct(root / "finding-lungs-in-ct-data")
+    return root
+
+
+@pytest.mark.parametrize("profile", ["paper", "quick"])
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_every_row_can_be_trained_on_every_data_set_as_downloaded(
+    all_data: Path, tmp_path: Path, table: PaperTable, profile: Profile
+) -> None:
+    runnable = tuple(method.key for method in table.methods if method.not_run is None)
+    datasets = tuple(dataset.key for dataset in table.datasets)
+    plan = make_plan(Request(table, all_data, tmp_path, datasets, runnable, seeds=1, profile=profile))
+    assert plan.broken == {}
+    trained = [(run.dataset.key, run.method.key) for run in plan.wanted_runs if run.method != LOCALIZER]
+    assert len(trained) == len(set(trained)) == len(runnable) * len(datasets)
+    localized = [run.dataset.key for run in plan.wanted_runs if run.method == LOCALIZER]
+    assert localized == [key for key in datasets if key in ("refuge", "drishti_gs")]
+    for run in plan.wanted_runs:
+        # The localizer sees the disc as a whole, in the same files.
+        assert look_at(run.recipe, run.data.root) == run.data

@@ -11,7 +11,7 @@ from pathlib import Path
 from etnet.config.schema import Recipe
 from etnet.data.dataset import PairedFiles
 from etnet.data.datasets import open_dataset
-from etnet.errors import DataError, EtnetError, UsageError
+from etnet.errors import DataError, UsageError
 from etnet.reproduce.job import Job
 from etnet.reproduce.profiles import Profile, has_recipe, localizer_recipe, recipe_for
 from etnet.reproduce.tables import LOCALIZER, Method, PaperDataset, PaperTable
@@ -182,10 +182,6 @@ class Plan:
         localizers = {run.localizer.key: run.localizer for run in runs if run.localizer is not None}
         return (*localizers.values(), *sorted(runs, key=lambda run: run.seed))
 
-    def cell(self, method: Method, dataset: PaperDataset) -> Cell:
-        """The cell in a row and a column group."""
-        return next(cell for cell in self.cells if cell.method == method and cell.dataset == dataset)
-
 
 NO_DATA, NOT_RUN = "no data", "not run"
 
@@ -205,20 +201,7 @@ def make_plan(request: Request) -> Plan:
             f"{request.data_root}: holds no folder of {', '.join(dataset.title for dataset in asked)}; expected "
             f"{request.data_root / asked[0].folders[0]} or the like; give the folder that holds it with --data-root"
         )
-    found: dict[str, FoundData] = {}
-    broken: dict[str, str] = {}
-    for dataset in request.table.datasets:
-        if (
-            dataset.key not in folders
-            or not _is_of_interest(dataset, request)
-            or not has_recipe(dataset, request.profile)
-        ):
-            continue
-        recipe = _recipe(dataset, request.table.methods[0], request, seed=0)
-        try:
-            found[dataset.key] = look_at(recipe, folders[dataset.key])
-        except EtnetError as error:
-            broken[dataset.key] = str(error)
+    found, broken = _open_data(request, folders)
     cells = [
         _cell(dataset, method, request, folders=folders, found=found)
         for method in request.table.methods
@@ -228,6 +211,24 @@ def make_plan(request: Request) -> Plan:
     if not plan.wanted_runs:
         _refuse(plan)
     return plan
+
+
+def _open_data(request: Request, folders: dict[str, Path]) -> tuple[dict[str, FoundData], dict[str, str]]:
+    """What is known about each data set that is asked for or was trained on before, and what is wrong with others."""
+    found: dict[str, FoundData] = {}
+    broken: dict[str, str] = {}
+    for dataset in request.table.datasets:
+        if dataset.key not in folders or not has_recipe(dataset, request.profile):
+            continue
+        trained_before = any((request.output / RUNS).glob(f"{dataset.key}-*"))
+        # Reading the other data sets would only cost time.
+        if dataset.key in request.datasets or trained_before:
+            recipe = _recipe(dataset, request.table.methods[0], request, seed=0)
+            try:
+                found[dataset.key] = look_at(recipe, folders[dataset.key])
+            except DataError as error:
+                broken[dataset.key] = str(error)
+    return found, broken
 
 
 def _refuse(plan: Plan) -> None:
@@ -324,8 +325,3 @@ def _recipe(dataset: PaperDataset, method: Method, request: Request, *, seed: in
     return recipe_for(
         dataset, method, seed=seed, profile=request.profile, epochs=request.epochs, overrides=request.overrides
     )
-
-
-def _is_of_interest(dataset: PaperDataset, request: Request) -> bool:
-    """Asked for, or trained before; reading the other data sets would only cost time."""
-    return dataset.key in request.datasets or any((request.output / RUNS).glob(f"{dataset.key}-*"))

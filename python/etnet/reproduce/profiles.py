@@ -35,7 +35,7 @@ QUICK = (
 """A small encoder from scratch: minutes on two processor cores, scores that say that everything works and no more."""
 
 QUICK_BY_DATASET = {
-    "drive": ("data.crop_size=192", "training.epochs=12"),
+    "drive": ("data.crop_size=192", "training.epochs=16"),
     "montgomery": ("data.image_size=[192, 192]", "data.crop_size=192", "training.epochs=3"),
     "lung_ct": ("data.image_size=[192, 192]", "data.crop_size=192", "training.epochs=2"),
     "drishti_gs": ("data.roi.size=128", "data.crop_size=128", "training.epochs=6"),
