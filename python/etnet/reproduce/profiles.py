@@ -14,7 +14,7 @@ Profile = Literal["paper", "small", "quick"]
 """`paper`: the recipe of the data set's name; `small`: that with `_small`; `quick`: the paper's, made tiny."""
 
 BANNERS: dict[Profile, str] = {
-    "small": "SMALL NETWORKS, NOT THE PAPER'S: encoders from scratch, trained on a CPU by a schedule of their own.",
+    "small": "SMALL NETWORKS, NOT THE PAPER'S: encoders from scratch with a schedule of their own, made for a CPU.",
     "quick": "QUICK RUN, NOT A REPRODUCTION: small encoder, small crops, few epochs, to see that everything works.",
 }
 """What a table says above everything else, so that nobody mistakes it."""
