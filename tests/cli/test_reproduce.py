@@ -15,7 +15,7 @@ from etnet.cli.main import main
 from etnet.manifest import read_weights_info
 from etnet.reproduce import runner
 from etnet.reproduce.job import Job
-from etnet.reproduce.report import BANNER
+from etnet.reproduce.profiles import BANNERS
 from etnet.reproduce.work import carry_out
 from etnet.training.interruption import StopRequest
 from etnet.training.tracking import Observer
@@ -55,9 +55,10 @@ def test_a_table_ends_with_ours_beside_the_papers(in_process: None) -> None:
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 120
-    row = next(line for line in lines if "ET-Net" in line)
-    assert "95.60" in row
-    assert "77.44" in row
+    row = next(index for index, line in enumerate(lines) if "ET-Net" in line)
+    assert lines[row].count(".") >= 2
+    assert "95.60 (" in lines[row + 2]
+    assert "77.44 (" in lines[row + 2]
     assert "[1/1] ET-Net on DRIVE, seed 0" in result.stderr
     assert "1 run trained and scored, 0 reused, 0 failed" in result.stderr
     assert lines[-2] == "Results: runs/reproduce/table2"
@@ -79,7 +80,9 @@ def test_a_dry_run_lists_what_is_missing_and_writes_nothing(in_process: None) ->
     result = reproduce("--seeds", "2", "--epochs", "8", "--dry-run", *SETTINGS)
     assert result.exit_code == 0, result.stderr
     assert "10 runs of 10 to do" in result.stdout
-    assert max(map(len, result.stdout.splitlines())) <= 120
+    *lines, last = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 120
+    assert last.startswith("Next: etnet reproduce table2 --data-root data --only drive --seeds 2")
     assert not Path("runs").exists()
     values = json.loads(reproduce("--methods", "etnet", *FAST, "--dry-run", "--json").stdout)
     assert [(run["method"], run["state"], run["iterations_missing"]) for run in values["runs"]] == [
@@ -114,7 +117,7 @@ def test_a_failed_run_is_in_the_table_and_in_the_exit_code(monkeypatch: pytest.M
 def test_a_quick_table_cannot_be_mistaken_for_a_reproduction(in_process: None) -> None:
     result = reproduce("--quick", "--methods", "etnet", *SETTINGS, "--epochs", "1", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
-    assert " ".join(result.stdout.split()).count(BANNER) == 1
+    assert " ".join(result.stdout.split()).count(BANNERS["quick"]) == 1
     assert "Results: runs/reproduce/table2-quick\n" in result.stdout
 
 
@@ -132,6 +135,7 @@ def test_a_quick_table_cannot_be_mistaken_for_a_reproduction(in_process: None) -
             2,
             "this table has fcn, unet, mnet, multi_task, etnet",
         ),
+        (["table2", "--data-root", "data", "--quick", "--small"], 2, "choose one"),
         (["table2", "--data-root", "data", "--set", "model.name=fcn"], 2, "model.name is chosen by --methods"),
         (["table2", "--data-root", "data", "--set", "model.encodr=x"], 2, "did you mean model.encoder?"),
         (["table2", "--data-root", "data", "--device", "tpu", "--only", "drive"], 2, "tpu"),

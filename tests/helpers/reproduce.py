@@ -42,6 +42,36 @@ def write_drive_of_discs(root: Path, *, training: int = 4, test: int = 3, size: 
     return root
 
 
+TINY_LOCALIZER = (
+    "data.image_size=[32, 32]",
+    "data.crop_size=32",
+    "data.workers=0",
+    "model.encoder=test_resnet",
+    "model.decoder_channels=16",
+    "model.edge_channels=8",
+    "training.batch_size=2",
+    "training.epochs=1",
+)
+
+
+def write_drishti_of_discs(root: Path, *, training: int = 4, test: int = 3, size: int = 96) -> Path:
+    """Drishti-GS's layout with a bright disc and a brighter cup in it."""
+    generator = np.random.default_rng(0)
+    for part, first, count in (("Training", 1, training), ("Test", 51, test)):
+        for number in range(first, first + count):
+            center = generator.integers(size // 3, 2 * size // 3, 2).tolist()
+            disc = cv2.circle(np.zeros((size, size), np.uint8), center, size // 10, 255, -1)
+            cup = cv2.circle(np.zeros((size, size), np.uint8), center, size // 20, 255, -1)
+            image = 60.0 + 60 * (disc > 0) + 60 * (cup > 0)
+            noisy = image[..., None] + generator.integers(-20, 20, (size, size, 3))
+            name = f"drishtiGS_{number:03d}"
+            save(root / part / "Images" / f"{name}.png", noisy.astype(np.uint8))
+            maps = root / part / "GT" / name / "SoftMap"
+            save(maps / f"{name}_ODsegSoftmap.png", disc)
+            save(maps / f"{name}_cupsegSoftmap.png", cup)
+    return root
+
+
 def tiny_request(
     data_root: Path,
     output: Path,
@@ -52,6 +82,7 @@ def tiny_request(
     seeds: int = 1,
     epochs: int | None = 2,
     overrides: tuple[str, ...] = (),
+    localizer_overrides: tuple[str, ...] = (),
 ) -> Request:
     """A request whose runs take about a second each."""
     return Request(
@@ -64,6 +95,7 @@ def tiny_request(
         device="cpu",
         epochs=epochs,
         overrides=(*TINY, *overrides),
+        localizer_overrides=(*TINY_LOCALIZER, *localizer_overrides),
     )
 
 

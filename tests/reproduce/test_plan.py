@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from etnet.errors import DataError, UsageError
-from etnet.reproduce.plan import NO_DATA, NOT_RUN, find_folders
-from etnet.reproduce.profiles import RESERVED, check_overrides
-from etnet.reproduce.tables import TABLES
-from helpers.reproduce import tiny_plan, write_drive_of_discs
+from etnet.reproduce.plan import NO_DATA, NOT_RUN, Request, find_folders, look_at, make_plan
+from etnet.reproduce.profiles import RESERVED, Profile, check_overrides
+from etnet.reproduce.tables import LOCALIZER, TABLES, PaperTable
+from helpers.layouts import write_drishti, write_drive, write_lung_ct, write_montgomery, write_refuge
+from helpers.reproduce import tiny_plan, tiny_request, write_drishti_of_discs, write_drive_of_discs
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +42,17 @@ def test_every_first_seed_comes_before_every_second(data_root: Path, tmp_path: P
 
 
 def test_posal_is_not_run_even_where_there_is_data(tmp_path: Path) -> None:
-    (tmp_path / "Drishti-GS").mkdir()
+    write_drishti_of_discs(tmp_path / "Drishti-GS")
     plan = tiny_plan(tmp_path, tmp_path / "out", table="table1", datasets=("drishti_gs",), methods=("etnet",))
     absences = {cell.method.key: cell.absence for cell in plan.cells if cell.dataset.key == "drishti_gs"}
-    assert absences["posal"] == NOT_RUN
-    assert absences["etnet"] == "data not usable"
-    assert "Drishti-GS" in plan.broken["drishti_gs"]
+    assert absences == {"posal": NOT_RUN} | dict.fromkeys(("fcn", "unet", "mnet", "multi_task", "etnet"))
+    assert "posal" not in {run.method.key for run in plan.wanted_runs}
+
+
+def test_data_that_cannot_be_used_is_refused_with_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "Drishti-GS").mkdir()
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / "Drishti-GS"))):
+        tiny_plan(tmp_path, tmp_path / "out", table="table3", datasets=("drishti_gs",))
 
 
 def test_the_iterations_are_those_of_the_paper(data_root: Path, tmp_path: Path) -> None:
@@ -125,9 +132,53 @@ def test_a_data_set_that_cannot_be_used_does_not_cost_the_others(data_root: Path
     plan = tiny_plan(tmp_path, tmp_path / "out", datasets=("drive", "montgomery"))
     assert [run.dataset.key for run in plan.wanted_runs] == ["drive"]
     assert "Montgomery" in plan.broken["montgomery"]
+    states = {cell.absence for cell in plan.cells if cell.dataset.key == "montgomery"}
+    assert states == {"data not usable", NOT_RUN}
 
 
 @pytest.mark.parametrize("key", RESERVED)
 def test_what_a_row_means_cannot_be_overridden(key: str) -> None:
     with pytest.raises(UsageError, match=f"{key} is chosen by --"):
         check_overrides(["loss.alpha=0.5", f"{key}=1"])
+
+
+def test_small_networks_are_trained_where_there_is_a_recipe(data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_root / "drive", tmp_path / "DRIVE")
+    (tmp_path / "LUNA").mkdir()
+    plan = make_plan(replace(tiny_request(tmp_path, tmp_path / "out", datasets=("drive", "lung_ct")), profile="small"))
+    (run,) = plan.wanted_runs
+    assert (run.dataset.key, run.recipe.name) == ("drive", "drive_small")
+    assert {cell.absence for cell in plan.cells if cell.dataset.key == "lung_ct"} == {"no small recipe"}
+    assert plan.broken == {}
+    with pytest.raises(UsageError, match="there is no small recipe of lung_ct; choose other data sets with --only"):
+        make_plan(replace(tiny_request(tmp_path, tmp_path / "out", datasets=("lung_ct",)), profile="small"))
+
+
+@pytest.fixture(scope="module")
+def all_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every data set of the paper, small, in the layout of its download."""
+    root = tmp_path_factory.mktemp("all")
+    write_refuge(root / "REFUGE")
+    write_drishti(root / "Drishti-GS1_files")
+    write_drive(root / "DRIVE")
+    write_montgomery(root / "MontgomerySet")
+    write_lung_ct(root / "finding-lungs-in-ct-data")
+    return root
+
+
+@pytest.mark.parametrize("profile", ["paper", "quick"])
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_every_row_can_be_trained_on_every_data_set_as_downloaded(
+    all_data: Path, tmp_path: Path, table: PaperTable, profile: Profile
+) -> None:
+    runnable = tuple(method.key for method in table.methods if method.not_run is None)
+    datasets = tuple(dataset.key for dataset in table.datasets)
+    plan = make_plan(Request(table, all_data, tmp_path, datasets, runnable, seeds=1, profile=profile))
+    assert plan.broken == {}
+    trained = [(run.dataset.key, run.method.key) for run in plan.wanted_runs if run.method != LOCALIZER]
+    assert len(trained) == len(set(trained)) == len(runnable) * len(datasets)
+    localized = [run.dataset.key for run in plan.wanted_runs if run.method == LOCALIZER]
+    assert localized == [key for key in datasets if key in ("refuge", "drishti_gs")]
+    for run in plan.wanted_runs:
+        # The localizer sees the disc as a whole, in the same files.
+        assert look_at(run.recipe, run.data.root) == run.data

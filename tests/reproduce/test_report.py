@@ -4,16 +4,19 @@ import csv
 import json
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from etnet.manifest import encode_header
-from etnet.reproduce.plan import NO_DATA, NOT_RUN, Plan, Run
-from etnet.reproduce.report import BANNER, command_line, ours_text, write_report
+from etnet.reproduce.job import SCORES_FORMAT
+from etnet.reproduce.plan import NO_DATA, NOT_RUN, Plan, Run, make_plan
+from etnet.reproduce.profiles import BANNERS, Profile
+from etnet.reproduce.report import command_line, ours_text, write_report
 from etnet.reproduce.results import DONE, FAILED, INCOMPLETE, CellResult, collect
 from etnet.reproduce.scores import Figure
-from helpers.reproduce import tiny_plan, tiny_request, write_drive_of_discs
+from helpers.reproduce import tiny_plan, tiny_request, write_drishti_of_discs, write_drive_of_discs
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,9 @@ def pretend_done(run: Run, *, right: int = 90, seconds: float = 60.0) -> None:
     job.scores_file.write_text(
         json.dumps(
             {
-                "format": 1,
-                "centers": "whole images",
+                "format": SCORES_FORMAT,
+                "localizer_key": "",
+                "centers": "",
                 "class_names": ["background", "vessel"],
                 "class_groups": {},
                 "images": images,
@@ -134,11 +138,11 @@ def test_the_markdown_holds_ours_beside_the_papers(data_root: Path, tmp_path: Pa
     ):
         assert f"- {fact}\n" in text
     assert "- training time, all runs: 2 min 0 s\n" in text
-    assert BANNER not in text
+    assert not [banner for banner in BANNERS.values() if banner in text]
 
 
 def test_posal_shows_its_published_numbers_and_why_it_was_not_run(data_root: Path, tmp_path: Path) -> None:
-    (tmp_path / "data" / "Drishti-GS").mkdir(parents=True)
+    write_drishti_of_discs(tmp_path / "data" / "Drishti-GS")
     plan = tiny_plan(tmp_path / "data", tmp_path, table="table1", datasets=("drishti_gs",))
     write_report(collect(plan))
     text = (plan.request.folder / "table.md").read_text("utf-8")
@@ -166,29 +170,30 @@ def test_csv_and_json_hold_the_same_figures(data_root: Path, tmp_path: Path) -> 
     assert cell["runs"][0]["folder"] == str(plan.wanted_runs[0].folder)
 
 
-def test_a_quick_table_says_so_and_lies_apart(data_root: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from etnet.reproduce.plan import make_plan
-
+@pytest.mark.parametrize("profile", BANNERS)
+def test_a_table_that_is_not_the_papers_says_so_and_lies_apart(
+    data_root: Path, tmp_path: Path, profile: Profile
+) -> None:
     full = tiny_request(data_root, tmp_path)
-    plan = make_plan(replace(full, quick=True))
+    plan = make_plan(replace(full, profile=profile))
     assert plan.request.folder != full.folder
     write_report(collect(plan))
     text = (plan.request.folder / "table.md").read_text("utf-8")
-    assert f"> **{BANNER}**" in text.splitlines()[:4]
-    assert json.loads((plan.request.folder / "table.json").read_text("utf-8"))["quick"] is True
+    assert f"> **{BANNERS[profile]}**" in text.splitlines()[:4]
+    assert json.loads((plan.request.folder / "table.json").read_text("utf-8"))["profile"] == profile
 
 
 def test_the_command_in_the_table_makes_it_again(data_root: Path, tmp_path: Path) -> None:
     from etnet.cli.reproduce import command
 
     plan = tiny_plan(data_root, tmp_path / "a folder", methods=("unet", "etnet"), seeds=2)
-    words = shlex.split(command_line(collect(plan)))
+    words = shlex.split(command_line(plan.request))
     assert words[:2] == ["etnet", "reproduce"]
     values = command.make_context("reproduce", words[2:]).params
     assert (values["table"], values["only"], values["methods"], values["seeds"]) == ("table2", "drive", "unet,etnet", 2)
-    assert values["overrides"] == tiny_request(data_root, tmp_path).overrides
+    expected = tiny_request(data_root, tmp_path)
+    assert values["overrides"] == expected.overrides
+    assert values["localizer_overrides"] == expected.localizer_overrides
     assert (values["output"], values["epochs"], values["device"]) == (tmp_path / "a folder", 2, "cpu")
 
 

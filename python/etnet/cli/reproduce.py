@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.text import Text
 
 from etnet.cli.console import closing_lines, counted, note, warn
-from etnet.errors import SomeFilesFailed
+from etnet.errors import SomeFilesFailed, UsageError
 
 if TYPE_CHECKING:
     from etnet.cli.train import TrainingDisplay
@@ -41,6 +42,7 @@ SEEDS, QUICK_SEEDS = 3, 1
 @click.option(
     "--quick", is_flag=True, help="Minutes on a CPU: small encoder, few epochs. Shows that it works, no more."
 )
+@click.option("--small", is_flag=True, help="Small networks that train without a GPU, where there is a recipe.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -55,6 +57,13 @@ SEEDS, QUICK_SEEDS = 3, 1
     multiple=True,
     metavar="KEY=VALUE",
     help="Any recipe key, for every run; for instance --set model.encoder_weights=none. May be repeated.",
+)
+@click.option(
+    "--set-localizer",
+    "localizer_overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="The same for the network that finds the optic disc (recipe disc_localizer).",
 )
 @click.option("--dry-run", is_flag=True, help="List what would be trained, and write nothing.")
 @click.option(
@@ -71,8 +80,10 @@ def command(
     epochs: int | None,
     device: str,
     quick: bool,
+    small: bool,
     output: Path,
     overrides: tuple[str, ...],
+    localizer_overrides: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -80,8 +91,10 @@ def command(
 
     \b
     etnet reproduce table3 --data-root DATA/ --quick
+    etnet reproduce table2 --data-root DATA/ --small
     etnet reproduce table2 --data-root DATA/ --only drive,montgomery --methods etnet,unet
 
+    Optic discs are found by a network that is trained first, as `etnet bundle` joins it with each method.
     Runs that are complete are reused and interrupted ones go on, so the same command continues after Ctrl-C or a crash.
     Tables share their runs. Writes table.md, table.csv, table.json and pictures/.
     """
@@ -91,6 +104,8 @@ def command(
 
     asked = TABLES[table]
     check_overrides(overrides)
+    if quick and small:
+        raise UsageError("--quick and --small are both given; choose one")
     runnable = tuple(method.key for method in asked.methods if method.not_run is None)
     request = Request(
         table=asked,
@@ -100,9 +115,10 @@ def command(
         methods=asked.quick_methods if quick and methods is None else chosen(methods, runnable, option="--methods"),
         seeds=seeds or (QUICK_SEEDS if quick else SEEDS),
         device=device,
-        quick=quick,
+        profile="quick" if quick else "small" if small else "paper",
         epochs=epochs,
         overrides=overrides,
+        localizer_overrides=localizer_overrides,
     )
     plan = make_plan(request)
     if dry_run:
@@ -119,9 +135,12 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
         click.echo(json_text(plan_values(plan)))
         return
     from etnet.cli.console import output
+    from etnet.reproduce.report import command_line
 
     _tell_missing(plan)
+    output().print(Text(plan.request.table.title, style="bold"))
     output().print(plan_table(plan))
+    output().print(Text.assemble(("Next: ", "bold"), command_line(plan.request)), soft_wrap=True)
 
 
 def _reproduce(ctx: click.Context, plan: Plan, *, as_json: bool) -> None:
@@ -130,14 +149,15 @@ def _reproduce(ctx: click.Context, plan: Plan, *, as_json: bool) -> None:
     from etnet.inference.backends.torch_backend import resolve_device
     from etnet.output import json_text
     from etnet.reproduce.pictures import draw_pictures
-    from etnet.reproduce.report import BANNER, write_report
+    from etnet.reproduce.profiles import BANNERS
+    from etnet.reproduce.report import write_report
     from etnet.reproduce.results import collect
     from etnet.reproduce.runner import work_off
 
     resolve_device(plan.request.device)
     _tell_missing(plan)
-    if plan.request.quick:
-        warn(BANNER)
+    if plan.request.profile in BANNERS:
+        warn(BANNERS[plan.request.profile])
     progress = work_off(plan, display=_RunDisplay())
     result = collect(plan)
     write_report(result, pictures=draw_pictures(result))
@@ -168,7 +188,7 @@ def _close(ctx: click.Context, result: TableResult, progress: Progress, *, as_js
     note(f"{counted(finished, 'run')} trained and scored, {reused} reused, {failed} failed")
     if progress.signal_number is not None:
         note("Stopped; everything so far is saved, and the same command goes on from here.")
-        closing_lines(request.folder, command_line(result), to_stderr=as_json)
+        closing_lines(request.folder, command_line(request), to_stderr=as_json)
         ctx.exit(128 + progress.signal_number)
     closing_lines(request.folder, _next_command(result), to_stderr=as_json)
     problems = [f"{title}: {error}" for title, error in progress.failures.items()]
@@ -186,7 +206,12 @@ def _next_command(result: TableResult) -> str:
     done = [cell for cell in result.cells if cell.scored]
     if not done:
         return f"etnet data check {shlex.quote(str(result.plan.request.data_root))}"
-    return f"etnet infer YOUR_IMAGES --model {shlex.quote(str(done[-1].scored[0].job.train_folder))} --overlay"
+    run = done[-1].scored[0]
+    network = shlex.quote(str(run.job.train_folder))
+    if run.localizer is None:
+        return f"etnet infer YOUR_IMAGES --model {network} --overlay"
+    localizer = shlex.quote(str(run.localizer.job.train_folder))
+    return f"etnet bundle {localizer} {network} --output {shlex.quote(str(run.folder / 'bundle'))}"
 
 
 class _RunDisplay:

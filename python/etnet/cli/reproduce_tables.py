@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from etnet.cli.console import counted
-from etnet.reproduce.report import BANNER, duration, header_facts, status_text
+from etnet.reproduce.profiles import BANNERS
+from etnet.reproduce.report import centers_text, duration, header_facts, paper_text, status_text
 
 if TYPE_CHECKING:
     from etnet.reproduce.plan import Plan, Run
@@ -49,7 +50,7 @@ def plan_table(plan: Plan) -> Table:
     """The dry run as a table: one line per run, the sum below."""
     runs = plan.wanted_runs
     missing = [run for run in runs if run.job.scores() is None]
-    table = _table(f"{plan.request.table.title}\n{counted(len(missing), 'run')} of {len(runs)} to do")
+    table = _table(f"{counted(len(missing), 'run')} of {len(runs)} to do")
     table.show_footer = True
     images = f"{sum(missing_iterations(run) for run in runs)}"
     for title, footer in (
@@ -86,36 +87,37 @@ def missing_iterations(run: Run) -> int:
 
 
 def result_tables(result: TableResult) -> Iterator[Table | Text]:
-    """The banner of a quick run, the facts, and one table per data set."""
+    """The banner of a run that is not the paper's, the facts, and one table per data set."""
     request = result.plan.request
     yield Text(request.table.title, style="bold")
-    if request.quick:
-        yield Text(BANNER, style="bold yellow")
+    if request.profile in BANNERS:
+        yield Text(BANNERS[request.profile], style="bold yellow")
     yield Text("\n".join(f"{name}: {value}" for name, value in header_facts(result) if name != "command"))
     for dataset in request.table.datasets:
-        yield _dataset_table(dataset, [cell for cell in result.cells if cell.cell.dataset == dataset])
+        cells = [cell for cell in result.cells if cell.cell.dataset == dataset]
+        yield _dataset_table(dataset, cells)
+        yield from (Text(f"{centers_text(cell)}\n") for cell in cells[-1:] if cell.centers)
     for cell in result.cells:
         if cell.detail and cell.cell.method.not_run is None:
             yield Text(f"{cell.cell.method.title} on {cell.cell.dataset.title}: {cell.status}: {cell.detail}")
 
 
 def _dataset_table(dataset: PaperDataset, cells: list[CellResult]) -> Table:
+    """Per metric ours, its interval, and the paper's number with the difference, one below the other."""
     table = _table(dataset.title)
-    table.add_column("Method", no_wrap=True)
+    table.add_column("Method")
     for metric in dataset.metrics:
-        table.add_column(f"{metric.title} %", justify="right", no_wrap=True)
-        table.add_column("paper", justify="right", no_wrap=True, style="dim")
+        table.add_column(f"{metric.title} %\npaper (diff.)", justify="right", no_wrap=True)
     table.add_column("training", justify="right")
     for cell in cells:
-        words: list[str] = []
-        for index, published in enumerate(cell.published):
-            difference = cell.differences()[index] if cell.figures else None
-            words.append(_ours(cell.figures[index]) if cell.figures else status_text(cell))
-            words.append(_paper(published, difference))
-        time = duration(cell.training_seconds) if cell.scored else ""
-        table.add_row(
-            cell.cell.method.title, *words, "\n".join(filter(None, (time, status_text(cell) if time else "")))
-        )
+        differences = cell.differences() if cell.figures else [None] * len(cell.published)
+        words = [
+            f"{_ours(cell.figures[index]) if cell.figures else status_text(cell)}\n"
+            f"{paper_text(published, differences[index])}"
+            for index, published in enumerate(cell.published)
+        ]
+        time = [duration(cell.training_seconds), status_text(cell)] if cell.scored else []
+        table.add_row(cell.cell.method.title, *words, "\n".join(filter(None, time)))
     return table
 
 
@@ -123,12 +125,6 @@ def _ours(figure: Figure) -> str:
     deviation = "" if figure.deviation is None else f" ± {figure.deviation:.2f}"
     interval = "" if figure.interval is None else f"\n[{figure.interval[0]:.1f}, {figure.interval[1]:.1f}]"
     return f"{figure.mean:.2f}{deviation}{interval}"
-
-
-def _paper(published: float | None, difference: float | None) -> str:
-    if published is None:
-        return "-"
-    return f"{published:.2f}" if difference is None else f"{published:.2f}\n({difference:+.2f})"
 
 
 def _table(title: str) -> Table:

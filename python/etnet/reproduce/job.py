@@ -21,7 +21,7 @@ from etnet.config.schema import Recipe
 from etnet.errors import EtnetError
 from etnet.manifest import read_weights_info
 
-SCORES_FORMAT = 1
+SCORES_FORMAT = 2
 """Raised when scoring changes: older scores are then made again from the same weights."""
 
 PICTURED = 4
@@ -37,12 +37,16 @@ class Job:
         recipe: All choices.
         data_root: Folder of the data set.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        localizer: Weights of the network that finds the region of interest; None for whole images.
+        localizer_key: Changes with those weights.
     """
 
     folder: Path
     recipe: Recipe
     data_root: Path
     device: str
+    localizer: Path | None = None
+    localizer_key: str = ""
 
     def to_json(self) -> str:
         """One line of text that `from_json` reads back."""
@@ -52,6 +56,8 @@ class Job:
                 "recipe": self.recipe.model_dump(mode="json"),
                 "data_root": str(self.data_root),
                 "device": self.device,
+                "localizer": None if self.localizer is None else str(self.localizer),
+                "localizer_key": self.localizer_key,
             }
         )
 
@@ -60,7 +66,15 @@ class Job:
         """The job in a line of text."""
         values = json.loads(text)
         recipe = recipe_from_values(values["recipe"], "the job's recipe")
-        return cls(Path(values["folder"]), recipe, Path(values["data_root"]), values["device"])
+        localizer = values["localizer"]
+        return cls(
+            folder=Path(values["folder"]),
+            recipe=recipe,
+            data_root=Path(values["data_root"]),
+            device=values["device"],
+            localizer=None if localizer is None else Path(localizer),
+            localizer_key=values["localizer_key"],
+        )
 
     @property
     def train_folder(self) -> Path:
@@ -97,11 +111,6 @@ class Job:
         """Reports and masks of the test images."""
         return self.folder / "evaluation"
 
-    @property
-    def centers(self) -> str:
-        """Where the squares that are scored lie: the one place to change when the disc is localised instead."""
-        return "whole images" if self.recipe.data.roi is None else "true disc centres"
-
     def trained(self) -> dict[str, Any] | None:
         """Content of `trained.json`, or None while training is not complete."""
         return _read(self.trained_file) if self.weights.is_file() else None
@@ -111,7 +120,8 @@ class Job:
         scores = _read(self.scores_file)
         if scores is None or self.trained() is None:
             return None
-        return scores if (scores["format"], scores["centers"]) == (SCORES_FORMAT, self.centers) else None
+        same = (scores.get("format"), scores.get("localizer_key")) == (SCORES_FORMAT, self.localizer_key)
+        return scores if same else None
 
     def failure(self) -> str | None:
         """Why the last attempt failed."""

@@ -17,6 +17,7 @@ from etnet.data.roi import mask_center, window_around
 from etnet.errors import DataError
 from etnet.output import disk_faults
 from etnet.reproduce.job import pictured
+from etnet.reproduce.profiles import Profile
 from etnet.reproduce.results import CellResult, TableResult
 from etnet.reproduce.scores import image_score
 from etnet.reproduce.tables import MEAN_IOU, PaperDataset
@@ -33,6 +34,7 @@ _FOOTER = 48
 _PAPER = (250, 250, 248)
 _INK = (38, 42, 48)
 _FAINT = (128, 134, 142)
+_REMARKS: dict[Profile, str] = {"quick": " (quick run, not a reproduction)", "small": " (small networks)"}
 _DARKENED = 0.32
 _OPACITY = 0.92
 
@@ -66,12 +68,12 @@ def draw_pictures(result: TableResult) -> list[Path]:
                 # An earlier call's picture would show runs that this table does not.
                 path.unlink(missing_ok=True)
                 continue
-        write_png(path, _sheet(dataset, cells, quick=result.plan.request.quick))
+        write_png(path, _sheet(dataset, cells, profile=result.plan.request.profile))
         pictures.append(path)
     return pictures
 
 
-def _sheet(dataset: PaperDataset, cells: Sequence[CellResult], *, quick: bool) -> UInt8Array:
+def _sheet(dataset: PaperDataset, cells: Sequence[CellResult], *, profile: Profile) -> UInt8Array:
     run = cells[0].scored[0]
     recipe = run.recipe
     test = open_dataset(recipe.data, run.data.root, "test", seed=run.seed)
@@ -82,11 +84,14 @@ def _sheet(dataset: PaperDataset, cells: Sequence[CellResult], *, quick: bool) -
         *((cell.cell.method.title, _method_tiles(cell, samples)) for cell in cells),
     ]
     page = _page(rows, [sample.id for sample in samples])
-    title = f"{dataset.title}: test images and their segmentations" + (
-        " (quick run, not a reproduction)" if quick else ""
-    )
-    _write_frame(page, title, recipe.contract(), f"seed {run.seed}, {cells[0].centers}")
+    title = f"{dataset.title}: test images and their segmentations" + (_REMARKS.get(profile, ""))
+    _write_frame(page, title, recipe.contract(), _facts(cells[0]))
     return np.array(page)
+
+
+def _facts(cell: CellResult) -> str:
+    centers = {"found": ", disc centres as found", "true": ", true disc centres"}.get(cell.centers, "")
+    return f"seed {cell.scored[0].seed}{centers}"
 
 
 def _method_tiles(cell: CellResult, samples: Sequence[Sample]) -> list[_Tile]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from etnet.config.schema import Recipe
 from etnet.data.dataset import PairedFiles
 from etnet.data.datasets import open_dataset
-from etnet.errors import DataError, EtnetError
+from etnet.errors import DataError, UsageError
 from etnet.reproduce.job import Job
-from etnet.reproduce.profiles import recipe_for
-from etnet.reproduce.tables import Method, PaperDataset, PaperTable
+from etnet.reproduce.profiles import Profile, has_recipe, localizer_recipe, recipe_for
+from etnet.reproduce.tables import LOCALIZER, Method, PaperDataset, PaperTable
 from etnet.sidecar import file_sha256
 from etnet.training.schedule import total_iterations
 
@@ -37,9 +37,10 @@ class Request:
         methods: Keys of the methods to be trained.
         seeds: Number of runs per cell, with seeds 0, 1, ...
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        quick: Whether to use the small profile.
+        profile: Which recipes.
         epochs: Length of every run; None leaves it to the recipe.
-        overrides: `section.key=value` for every recipe.
+        overrides: `section.key=value` for the recipe of every method.
+        localizer_overrides: `section.key=value` for the recipe of the disc localizer.
     """
 
     table: PaperTable
@@ -49,14 +50,15 @@ class Request:
     methods: tuple[str, ...]
     seeds: int = 3
     device: str = "auto"
-    quick: bool = False
+    profile: Profile = "paper"
     epochs: int | None = None
     overrides: tuple[str, ...] = ()
+    localizer_overrides: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
-        """Where the table is written; a quick one never replaces a full one."""
-        return self.output / (f"{self.table.name}-quick" if self.quick else self.table.name)
+        """Where the table is written; one of another profile never replaces the paper's."""
+        return self.output / (self.table.name if self.profile == "paper" else f"{self.table.name}-{self.profile}")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Run:
         data: Where the images are.
         output: Folder of runs and tables.
         device: Where to train.
+        localizer: The network that finds its region of interest; None for whole images.
     """
 
     dataset: PaperDataset
@@ -95,6 +98,7 @@ class Run:
     data: FoundData
     output: Path
     device: str
+    localizer: Run | None = None
 
     @property
     def seed(self) -> int:
@@ -124,7 +128,10 @@ class Run:
     @property
     def job(self) -> Job:
         """What the process that trains it is told."""
-        return Job(self.folder, self.recipe, self.data.root, self.device)
+        job = Job(self.folder, self.recipe, self.data.root, self.device)
+        if self.localizer is None:
+            return job
+        return replace(job, localizer=self.localizer.job.weights, localizer_key=self.localizer.key)
 
     @property
     def iterations(self) -> int:
@@ -144,7 +151,7 @@ class Cell:
         method: Row.
         runs: Networks behind it, one per seed; none where `absence` says why.
         wanted: Whether the user asked for it to be trained.
-        absence: Why nothing can be shown: `no data`, `not run`, or what is wrong with the data.
+        absence: Why nothing can be shown: `no data`, `not run`, `no small recipe` or `data not usable`.
     """
 
     dataset: PaperDataset
@@ -170,13 +177,10 @@ class Plan:
 
     @property
     def wanted_runs(self) -> tuple[Run, ...]:
-        """Runs to have: the first seed of every cell first, so that an early table has no holes."""
+        """Runs to have: localizers, then the first seed of every cell, so that an early table has no holes."""
         runs = [run for cell in self.cells if cell.wanted for run in cell.runs]
-        return tuple(sorted(runs, key=lambda run: run.seed))
-
-    def cell(self, method: Method, dataset: PaperDataset) -> Cell:
-        """The cell in a row and a column group."""
-        return next(cell for cell in self.cells if cell.method == method and cell.dataset == dataset)
+        localizers = {run.localizer.key: run.localizer for run in runs if run.localizer is not None}
+        return (*localizers.values(), *sorted(runs, key=lambda run: run.seed))
 
 
 NO_DATA, NOT_RUN = "no data", "not run"
@@ -186,8 +190,9 @@ def make_plan(request: Request) -> Plan:
     """Find the data, read the recipes and name every run; nothing is written.
 
     Raises:
-        DataError: The data folder does not exist, holds two folders for one data set, or none of those asked for.
-        UsageError: An override does not fit a recipe.
+        DataError: The data folder does not exist, holds two folders for one data set, or nothing usable of those asked
+            for.
+        UsageError: An override does not fit a recipe, or there is no such recipe.
     """
     folders = find_folders(request.data_root, request.table.datasets)
     if not set(request.datasets) & set(folders):
@@ -196,22 +201,46 @@ def make_plan(request: Request) -> Plan:
             f"{request.data_root}: holds no folder of {', '.join(dataset.title for dataset in asked)}; expected "
             f"{request.data_root / asked[0].folders[0]} or the like; give the folder that holds it with --data-root"
         )
-    found: dict[str, FoundData] = {}
-    broken: dict[str, str] = {}
-    for dataset in request.table.datasets:
-        if dataset.key not in folders or not _is_of_interest(dataset, request):
-            continue
-        recipe = _recipe(dataset, request.table.methods[0], request, seed=0)
-        try:
-            found[dataset.key] = look_at(recipe, folders[dataset.key])
-        except EtnetError as error:
-            broken[dataset.key] = str(error)
+    found, broken = _open_data(request, folders)
     cells = [
         _cell(dataset, method, request, folders=folders, found=found)
         for method in request.table.methods
         for dataset in request.table.datasets
     ]
-    return Plan(request, tuple(cells), broken)
+    plan = Plan(request, tuple(cells), broken)
+    if not plan.wanted_runs:
+        _refuse(plan)
+    return plan
+
+
+def _open_data(request: Request, folders: dict[str, Path]) -> tuple[dict[str, FoundData], dict[str, str]]:
+    """What is known about each data set that is asked for or was trained on before, and what is wrong with others."""
+    found: dict[str, FoundData] = {}
+    broken: dict[str, str] = {}
+    for dataset in request.table.datasets:
+        if dataset.key not in folders or not has_recipe(dataset, request.profile):
+            continue
+        trained_before = any((request.output / RUNS).glob(f"{dataset.key}-*"))
+        # Reading the other data sets would only cost time.
+        if dataset.key in request.datasets or trained_before:
+            recipe = _recipe(dataset, request.table.methods[0], request, seed=0)
+            try:
+                found[dataset.key] = look_at(recipe, folders[dataset.key])
+            except DataError as error:
+                broken[dataset.key] = str(error)
+    return found, broken
+
+
+def _refuse(plan: Plan) -> None:
+    """Say why not a single run of those asked for is possible, though there is data."""
+    request = plan.request
+    for key in request.datasets:
+        if key in plan.broken:
+            raise DataError(plan.broken[key])
+    raise UsageError(
+        f"there is no {request.profile} recipe of {', '.join(request.datasets)}; choose other data sets with --only, "
+        f"or leave --{request.profile} away"
+    )
 
 
 def find_folders(root: Path, datasets: tuple[PaperDataset, ...]) -> dict[str, Path]:
@@ -276,28 +305,23 @@ def _cell(
         return Cell(dataset, method, wanted=False, absence=NOT_RUN)
     if dataset.key not in folders:
         return Cell(dataset, method, wanted=wanted, absence=NO_DATA)
+    if not has_recipe(dataset, request.profile):
+        return Cell(dataset, method, wanted=wanted, absence=f"no {request.profile} recipe")
     if dataset.key not in found:
         return Cell(dataset, method, wanted=wanted, absence="data not usable" if wanted else NOT_RUN)
-    runs = tuple(
-        Run(
-            dataset,
-            method,
-            _recipe(dataset, method, request, seed=seed),
-            found[dataset.key],
-            request.output,
-            request.device,
-        )
-        for seed in range(request.seeds)
-    )
-    return Cell(dataset, method, runs, wanted=wanted)
+    data = found[dataset.key]
+    recipes = [_recipe(dataset, method, request, seed=seed) for seed in range(request.seeds)]
+    localizer = None if recipes[0].data.roi is None else _localizer(dataset, data, request)
+    runs = [Run(dataset, method, recipe, data, request.output, request.device, localizer) for recipe in recipes]
+    return Cell(dataset, method, tuple(runs), wanted=wanted)
+
+
+def _localizer(dataset: PaperDataset, data: FoundData, request: Request) -> Run:
+    recipe = localizer_recipe(dataset, profile=request.profile, overrides=request.localizer_overrides)
+    return Run(dataset, LOCALIZER, recipe, data, request.output, request.device)
 
 
 def _recipe(dataset: PaperDataset, method: Method, request: Request, *, seed: int) -> Recipe:
     return recipe_for(
-        dataset, method, seed=seed, quick=request.quick, epochs=request.epochs, overrides=request.overrides
+        dataset, method, seed=seed, profile=request.profile, epochs=request.epochs, overrides=request.overrides
     )
-
-
-def _is_of_interest(dataset: PaperDataset, request: Request) -> bool:
-    """Asked for, or trained before; reading the other data sets would only cost time."""
-    return dataset.key in request.datasets or any((request.output / RUNS).glob(f"{dataset.key}-*"))

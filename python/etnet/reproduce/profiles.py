@@ -1,13 +1,23 @@
-"""How a table's recipes differ from those for daily use, and the small profile behind `--quick`."""
+"""Which recipe trains a cell: the paper's, a small network's, or a quick one's, and what a table changes in it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-from etnet.config.load import load_recipe
+from etnet.config.load import builtin_recipes, load_recipe
 from etnet.config.schema import Recipe
 from etnet.errors import UsageError
 from etnet.reproduce.tables import Method, PaperDataset
+
+Profile = Literal["paper", "small", "quick"]
+"""`paper`: the recipe of the data set's name; `small`: that with `_small`; `quick`: the paper's, made tiny."""
+
+BANNERS: dict[Profile, str] = {
+    "small": "SMALL NETWORKS, NOT THE PAPER'S: encoders from scratch with a schedule of their own, made for a CPU.",
+    "quick": "QUICK RUN, NOT A REPRODUCTION: small encoder, small crops, few epochs, to see that everything works.",
+}
+"""What a table says above everything else, so that nobody mistakes it."""
 
 PROTOCOL = ("data.validation_fraction=0",)
 """Ours: the paper names training and test images only, so a table trains on all of the former and scores the state at
@@ -25,12 +35,14 @@ QUICK = (
 """A small encoder from scratch: minutes on two processor cores, scores that say that everything works and no more."""
 
 QUICK_BY_DATASET = {
-    "drive": ("data.crop_size=192", "training.epochs=12"),
+    "drive": ("data.crop_size=192", "training.epochs=16"),
     "montgomery": ("data.image_size=[192, 192]", "data.crop_size=192", "training.epochs=3"),
     "lung_ct": ("data.image_size=[192, 192]", "data.crop_size=192", "training.epochs=2"),
-    "drishti_gs": ("data.roi.size=160", "data.crop_size=160", "training.epochs=6"),
-    "refuge": ("data.roi.size=160", "data.crop_size=160", "training.epochs=2"),
+    "drishti_gs": ("data.roi.size=128", "data.crop_size=128", "training.epochs=6"),
+    "refuge": ("data.roi.size=128", "data.crop_size=128", "training.epochs=2"),
 }
+
+QUICK_LOCALIZER = ("data.image_size=[128, 128]", "data.crop_size=128", "training.epochs=12")
 
 RESERVED = {
     "model.name": "--methods",
@@ -59,16 +71,36 @@ def recipe_for(
     method: Method,
     *,
     seed: int,
-    quick: bool = False,
+    profile: Profile = "paper",
     epochs: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Recipe:
-    """The recipe that trains one method on one data set; later choices win: protocol, quick, overrides, epochs, method.
+    """The recipe that trains a method; later choices win: protocol, profile, overrides, epochs, method.
 
     Raises:
         UsageError: An override does not fit the recipe.
     """
     length = () if epochs is None else (f"training.epochs={epochs}",)
-    small = (*QUICK, *QUICK_BY_DATASET[dataset.key]) if quick else ()
+    quick = (*QUICK, *QUICK_BY_DATASET[dataset.key]) if profile == "quick" else ()
     row = (*length, *method.overrides, f"training.seed={seed}")
-    return load_recipe(dataset.key, [*PROTOCOL, *small, *overrides, *row])
+    return load_recipe(_recipe_name(dataset, profile), [*PROTOCOL, *quick, *overrides, *row])
+
+
+def has_recipe(dataset: PaperDataset, profile: Profile) -> bool:
+    """Whether a data set can be trained on in this way; not every one has a small recipe."""
+    return _recipe_name(dataset, profile) in builtin_recipes()
+
+
+def _recipe_name(dataset: PaperDataset, profile: Profile) -> str:
+    return f"{dataset.key}_small" if profile == "small" else dataset.key
+
+
+def localizer_recipe(dataset: PaperDataset, *, profile: Profile = "paper", overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of the network that finds the region of interest, one for all methods and seeds.
+
+    Raises:
+        UsageError: An override does not fit the recipe.
+    """
+    quick = QUICK_LOCALIZER if profile == "quick" else ()
+    fixed = (f"data.dataset={dataset.key}", "training.seed=0")
+    return load_recipe("disc_localizer", [*PROTOCOL, *quick, *overrides, *fixed])

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from etnet.output import disk_faults, write_csv, write_json, write_text
+from etnet.reproduce.plan import Request
+from etnet.reproduce.profiles import BANNERS
 from etnet.reproduce.results import DONE, CellResult, TableResult
 from etnet.reproduce.scores import Figure
 from etnet.reproduce.tables import PaperDataset
-
-BANNER = "QUICK RUN, NOT A REPRODUCTION: a small encoder from scratch, few epochs, small crops, to see that all works."
 
 READING = (
     "Each cell: ours in percent (mean over seeds, standard deviation over seeds where there are several) with the 95 % "
@@ -21,9 +21,9 @@ READING = (
 )
 
 COLUMNS = (
-    "table", "dataset", "method", "metric", "status", "ours", "deviation", "interval_low", "interval_high",
-    "image_mean", "paper", "difference", "seeds", "test_images", "centers", "epochs", "encoder", "encoder_weights",
-    "device", "training_seconds", "quick",
+    "table", "dataset", "method", "metric", "status",
+    "ours", "deviation", "interval_low", "interval_high", "image_mean", "around_true_centers", "paper", "difference",
+    "seeds", "test_images", "centers", "epochs", "encoder", "encoder_weights", "device", "training_seconds", "profile",
 )  # fmt: skip
 
 
@@ -45,13 +45,15 @@ def markdown(result: TableResult, *, pictures: Sequence[Path] = ()) -> str:
     """The table as a Markdown document; one part per data set."""
     request = result.plan.request
     lines = [f"# {request.table.title}", ""]
-    if request.quick:
-        lines += [f"> **{BANNER}**", ""]
+    if request.profile in BANNERS:
+        lines += [f"> **{BANNERS[request.profile]}**", ""]
     lines += [f"- {name}: {value}" for name, value in header_facts(result)]
     lines += ["", READING]
     for dataset in request.table.datasets:
         cells = [cell for cell in result.cells if cell.cell.dataset == dataset]
         lines += ["", f"## {dataset.title}", "", *_dataset_facts(cells), *_grid(dataset, cells)]
+        if any(cell.true_center_figures for cell in cells):
+            lines += ["", "The same networks around the true disc centres:", "", *_true_center_grid(dataset, cells)]
         lines += [
             f"\n![Segmentations of {dataset.title}]({path.as_posix()})" for path in pictures if path.stem == dataset.key
         ]
@@ -67,36 +69,47 @@ def header_facts(result: TableResult) -> list[tuple[str, str]]:
     def listed(fact: str) -> str:
         return ", ".join(result.distinct(fact)) or "-"
 
+    localizers = [
+        (f"disc localizer of {title}", f"{facts['encoder']}, epochs: {facts['epochs']}")
+        for title, facts in result.localizers.items()
+    ]
+    changed = [
+        (f"changed recipe keys{whose}", ", ".join(overrides))
+        for whose, overrides in (("", request.overrides), (" of the localizer", request.localizer_overrides))
+        if overrides
+    ]
     return [
         ("seeds per cell", result.seeds()),
         ("epochs", listed("epochs")),
         ("encoder", listed("encoder")),
         ("encoder weights", listed("encoder_weights")),
+        *localizers,
         ("device", listed("device")),
         ("training time, all runs", duration(result.training_seconds)),
         ("etnet", listed("etnet_version")),
         ("written", result.when),
-        ("command", f"`{command_line(result)}`"),
-        *([("changed recipe keys", ", ".join(request.overrides))] if request.overrides else []),
+        ("command", f"`{command_line(request)}`"),
+        *changed,
     ]
 
 
-def command_line(result: TableResult) -> str:
+def command_line(request: Request) -> str:
     """The command that makes this table, or goes on with it."""
-    request = result.plan.request
     words = ["etnet", "reproduce", request.table.name, "--data-root", str(request.data_root)]
     if len(request.datasets) < len(request.table.datasets):
         words += ["--only", ",".join(request.datasets)]
     runnable = [method.key for method in request.table.methods if method.not_run is None]
     if len(request.methods) < len(runnable):
         words += ["--methods", ",".join(request.methods)]
-    words += ["--quick"] if request.quick else []
+    words += [] if request.profile == "paper" else [f"--{request.profile}"]
     words += ["--seeds", str(request.seeds)]
     words += ["--epochs", str(request.epochs)] if request.epochs is not None else []
     words += ["--device", request.device] if request.device != "auto" else []
     words += ["--output", str(request.output)]
     for override in request.overrides:
         words += ["--set", override]
+    for override in request.localizer_overrides:
+        words += ["--set-localizer", override]
     return shlex.join(words)
 
 
@@ -140,8 +153,27 @@ def duration(seconds: float) -> str:
 def _dataset_facts(cells: Sequence[CellResult]) -> Iterator[str]:
     scored = [cell for cell in cells if cell.scored]
     if scored:
-        yield f"{scored[0].images} test images, {scored[0].centers}."
+        yield f"{scored[0].images} test images. {centers_text(scored[0])}".rstrip()
         yield ""
+
+
+def centers_text(cell: CellResult) -> str:
+    """Where the scored squares lie, and how far from the true places; nothing for whole images."""
+    if cell.localization is None:
+        return "Scored in the squares around the true disc centres." if cell.centers else ""
+    error = cell.localization["error_in_disc_diameters"]
+    text = "Scored in the squares around the disc, whose centres the disc localizer finds"
+    text += f" (mean error {error['mean']:.3f} disc diameters)" if error is not None else ""
+    failed = len(cell.localization["failed"])
+    return f"{text}; {failed} of {cell.images} not found" + (" and scored as background." if failed else ".")
+
+
+def _true_center_grid(dataset: PaperDataset, cells: Sequence[CellResult]) -> Iterator[str]:
+    yield f"| Method | {' | '.join(f'{metric.title} (%)' for metric in dataset.metrics)} |"
+    yield f"|---|{'---:|' * len(dataset.metrics)}"
+    for cell in cells:
+        if cell.true_center_figures:
+            yield f"| {cell.cell.method.title} | {' | '.join(map(ours_text, cell.true_center_figures))} |"
 
 
 def _grid(dataset: PaperDataset, cells: Sequence[CellResult]) -> Iterator[str]:
@@ -173,7 +205,7 @@ def _details(result: TableResult) -> list[str]:
 
 
 def _rows(result: TableResult) -> Iterator[list[object]]:
-    table, quick = result.plan.request.table.name, result.plan.request.quick
+    table, profile = result.plan.request.table.name, result.plan.request.profile
     for cell in result.cells:
         differences = cell.differences() if cell.figures else [None] * len(cell.published)
         for index, metric in enumerate(cell.cell.dataset.metrics):
@@ -185,6 +217,7 @@ def _rows(result: TableResult) -> Iterator[list[object]]:
                 metric.key,
                 cell.status,
                 *ours,
+                _number(cell.true_center_figures[index].mean) if cell.true_center_figures else "",
                 _number(cell.published[index]),
                 _number(differences[index]),
                 len(cell.scored),
@@ -192,7 +225,7 @@ def _rows(result: TableResult) -> Iterator[list[object]]:
                 cell.centers,
                 *(_joined(cell, fact) for fact in ("epochs", "encoder", "encoder_weights", "device")),
                 f"{cell.training_seconds:.1f}" if cell.scored else "",
-                quick,
+                profile,
             ]
 
 

@@ -29,7 +29,9 @@ class CellResult:
         facts: Content of `trained.json` of every scored run.
         scored: Runs that are scored.
         images: Test images.
-        centers: Where the scored squares lie.
+        centers: Where the scored squares lie: `found`, `true`, or nothing for whole images.
+        true_center_figures: Our numbers with true centres instead of found ones.
+        localization: What finding the centres gave, as `LocalizationReport.to_dict` says it.
     """
 
     cell: Cell
@@ -41,6 +43,8 @@ class CellResult:
     scored: tuple[Run, ...] = ()
     images: int = 0
     centers: str = ""
+    true_center_figures: tuple[Figure, ...] = ()
+    localization: dict[str, Any] | None = None
 
     @property
     def training_seconds(self) -> float:
@@ -63,16 +67,19 @@ class TableResult:
         plan: What it was made from.
         cells: In the order of `plan.cells`.
         when: Time of writing, ISO 8601, UTC.
+        localizers: Content of `trained.json` of the localizer behind each data set, by its title.
     """
 
     plan: Plan
     cells: tuple[CellResult, ...]
     when: str
+    localizers: dict[str, dict[str, Any]]
 
     @property
     def training_seconds(self) -> float:
-        """Seconds of training behind all cells."""
-        return sum(cell.training_seconds for cell in self.cells)
+        """Seconds of training behind all cells, localizers included."""
+        localizers = sum(float(facts["training_seconds"]) for facts in self.localizers.values())
+        return localizers + sum(cell.training_seconds for cell in self.cells)
 
     def distinct(self, fact: str) -> list[str]:
         """The different values of a fact over all scored runs, in order of appearance."""
@@ -89,12 +96,14 @@ class TableResult:
         return {
             "table": request.table.name,
             "title": request.table.title,
-            "quick": request.quick,
+            "profile": request.profile,
             "written": self.when,
             "etnet_version": __version__,
             "data_root": str(request.data_root),
             "seeds": request.seeds,
             "overrides": list(request.overrides),
+            "localizer_overrides": list(request.localizer_overrides),
+            "localizers": self.localizers,
             "training_seconds": round(self.training_seconds, 1),
             "footnotes": list(request.table.footnotes),
             "cells": [_cell_dict(cell) for cell in self.cells],
@@ -104,7 +113,15 @@ class TableResult:
 def collect(plan: Plan) -> TableResult:
     """Read what is there for every cell; cells that were not asked for are shown too if their runs exist."""
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return TableResult(plan, tuple(_result(cell, plan) for cell in plan.cells), when)
+    cells = tuple(_result(cell, plan) for cell in plan.cells)
+    return TableResult(plan, cells, when, _localizers(cells))
+
+
+def _localizers(cells: Iterable[CellResult]) -> dict[str, dict[str, Any]]:
+    runs = {
+        cell.cell.dataset.title: run.localizer for cell in cells for run in cell.scored if run.localizer is not None
+    }
+    return {title: facts for title, run in runs.items() if (facts := run.job.trained()) is not None}
 
 
 def _result(cell: Cell, plan: Plan) -> CellResult:
@@ -116,16 +133,21 @@ def _result(cell: Cell, plan: Plan) -> CellResult:
     status, detail = _status(cell.runs, [run for run, _ in scored], wanted=cell.wanted)
     if not scored:
         return CellResult(cell, published, status, detail)
+    contents = [scores for _, scores in scored]
+    first = contents[0]
+    around_true = [scores | {"images": scores["images_around_true_centers"]} for scores in contents if first["centers"]]
     return CellResult(
         cell,
         published,
         status,
         detail,
-        figures=tuple(figures_of([scores for _, scores in scored], cell.dataset.metrics)),
+        figures=tuple(figures_of(contents, cell.dataset.metrics)),
         facts=tuple(run.job.trained() or {} for run, _ in scored),
         scored=tuple(run for run, _ in scored),
-        images=len(scored[0][1]["images"]),
-        centers=scored[0][1]["centers"],
+        images=len(first["images"]),
+        centers=first["centers"],
+        true_center_figures=tuple(figures_of(around_true, cell.dataset.metrics)) if around_true else (),
+        localization=first.get("localization"),
     )
 
 
@@ -146,9 +168,12 @@ def _status(runs: Iterable[Run], scored: list[Run], *, wanted: bool) -> tuple[st
     return NOT_RUN, ""
 
 
-def _defined(value: Any) -> Any:
+def _figure_dict(figure: Figure) -> dict[str, Any]:
     """JSON has no NaN."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in asdict(figure).items()
+    }
 
 
 def _cell_dict(result: CellResult) -> dict[str, Any]:
@@ -157,17 +182,13 @@ def _cell_dict(result: CellResult) -> dict[str, Any]:
         ours: dict[str, Any] = {"mean": None, "deviation": None, "interval": None, "image_mean": None}
         difference = None
         if result.figures:
-            ours = {name: _defined(value) for name, value in asdict(result.figures[index]).items()}
+            ours = _figure_dict(result.figures[index])
             difference = result.differences()[index]
-        metrics.append(
-            {
-                "metric": metric.key,
-                "title": metric.title,
-                **ours,
-                "paper": result.published[index],
-                "difference": difference,
-            }
-        )
+        values = {"metric": metric.key, "title": metric.title, **ours}
+        values |= {"paper": result.published[index], "difference": difference}
+        if result.true_center_figures:
+            values["around_true_centers"] = _figure_dict(result.true_center_figures[index])
+        metrics.append(values)
     return {
         "dataset": result.cell.dataset.key,
         "method": result.cell.method.key,
@@ -176,6 +197,7 @@ def _cell_dict(result: CellResult) -> dict[str, Any]:
         "detail": result.detail,
         "test_images": result.images,
         "centers": result.centers,
+        "localization": result.localization,
         "metrics": metrics,
         "training_seconds": round(result.training_seconds, 1),
         "runs": [

@@ -131,7 +131,9 @@ def run_in_child(job: Job, observer: Observer, stop: StopRequest) -> bool:
     """
     _make_folder(job)
     log = job.folder / "worker.log"
-    with log.open("w", encoding="utf-8") as errors, _started(job, errors) as process:
+    with disk_faults(log):
+        errors = log.open("w", encoding="utf-8")
+    with errors, _started(job, errors) as process:
         end = _follow(process, observer, stop)
     if end is not None and end["event"] == "failed":
         raise EnvironmentFault(str(end["error"]))

@@ -125,6 +125,9 @@ POSAL = Method(
 )
 ET_NET = Method("etnet", "ET-Net", ("model.name=etnet", "model.use_egm=true", "model.use_wam=true"))
 
+LOCALIZER = Method("localizer", "Disc localizer")
+"""Not a row: finds the region of interest that the methods segment (Sec. 3, "first localize the disc centers")."""
+
 BASE = Method("base", "Base Network", ("model.name=etnet", "model.use_egm=false", "model.use_wam=false"))
 BASE_EGM = Method("base_egm", "Base Network + EGM", ("model.name=etnet", "model.use_egm=true", "model.use_wam=false"))
 BASE_WAM = Method("base_wam", "Base Network + WAM", ("model.name=etnet", "model.use_egm=false", "model.use_wam=true"))
