@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from etnet.errors import UsageError
+from etnet.losses import EdgeSupervisedLoss
 from etnet.models import ETNetOutput, SegmentationNetwork
 
 SIZES = [(4, 4), (6, 10), (1, 2)]
@@ -90,6 +91,22 @@ class ModelTester:
         for first, second, single in zip(*map(tensors_of, (together, again, alone)), strict=True):
             assert torch.equal(first, second)
             torch.testing.assert_close(first[1:2], single, rtol=1e-4, atol=1e-5)
+
+    def test_it_learns_squares(self):
+        masks = torch.zeros(4, 64, 64, dtype=torch.long)
+        for index in range(4):
+            masks[index, 8 + 4 * index : 40 + 4 * index, 16:48] = 1
+        images = 0.1 * random_images(4, 3, 64, 64) + masks[:, None] - 0.5
+        network = self.build()
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.005)
+        for _ in range(25):
+            loss = EdgeSupervisedLoss()(network(images), masks, torch.zeros_like(masks)).total
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        labels = network(images).seg_logits.argmax(dim=1)
+        # A quarter of the pixels is foreground; the map of the coarsest network has a stride of 16.
+        assert (labels == masks).float().mean() > 0.93
 
     def test_the_same_seed_gives_the_same_weights(self):
         first, second = self.build().state_dict(), self.build().state_dict()

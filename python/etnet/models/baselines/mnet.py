@@ -87,7 +87,8 @@ class MNet(SegmentationNetwork):
         layers = zip(self.classifiers, decoded, self.scales, strict=True)
         sides = [upsample(classifier(features), scale) for classifier, features, scale in layers]
         if self.polar:
-            sides = [from_polar(logits) for logits in sides]
+            # Together, so that an exported file holds one grid of positions and not four.
+            sides = list(from_polar(torch.cat(sides, dim=1)).chunk(len(sides), dim=1))
         return ETNetOutput(mean_prediction(sides), None, tuple(sides))
 
     def _encode(self, image: Tensor) -> list[Tensor]:
