@@ -61,9 +61,10 @@ def test_training_sizes_follow_the_rule_of_the_network(data: dict) -> None:
         Recipe.model_validate({"data": data, "model": {"name": "unet"}})
 
 
-def test_the_crop_size_says_nothing_where_a_region_of_interest_is_trained() -> None:
+def test_crops_of_a_region_of_interest_go_through_the_network_too() -> None:
     data = {"crop_size": 48, "roi": {"side": 0.3, "size": 64}}
-    assert Recipe.model_validate({"data": data, "model": {"name": "unet"}}).contract().size_multiple == 32
+    with pytest.raises(ValidationError, match=r"data\.crop_size is 48; unet needs a multiple of 32"):
+        Recipe.model_validate({"data": data, "model": {"name": "unet"}})
 
 
 def test_a_batch_that_a_network_cannot_normalise_is_refused() -> None:

@@ -246,7 +246,9 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _network_fits(self) -> Recipe:
         name, traits, data = self.model.name, self.model.traits, self.data
-        sizes = {"data.crop_size": data.crop_size} if data.roi is None else {"data.roi.size": data.roi.size}
+        sizes = {"data.crop_size": data.crop_size}
+        if data.roi is not None:
+            sizes["data.roi.size"] = data.roi.size
         for key, size in sizes.items():
             if size % traits.size_multiple:
                 larger = (size // traits.size_multiple + 1) * traits.size_multiple
