@@ -79,7 +79,6 @@ def _find(data: DataSection, root: Path, part: Literal["train", "test"], *, repo
         return find_part(data, root, part, report=report)
     except PartMissing as error:
         # Training does without a test part; in one's own folder its absence is the rule.
-        # Training does without a test part; in one's own folder its absence is the rule.
         severity: Severity = "error" if part == "train" else "note" if data.dataset == "folder" else "warning"
         report(Finding(severity, "part-missing", str(error)))
     except DataError as error:
