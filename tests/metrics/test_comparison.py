@@ -115,10 +115,13 @@ def test_other_regions_and_classes_are_refused(pair, tmp_path):
         compare_evaluations(pair[0], grouped)
 
 
-def without_a_key(folder):
-    content = json.loads((folder / "metrics.json").read_text("utf-8"))
-    del content["ground_truth_sha256"]
-    (folder / "metrics.json").write_text(json.dumps(content), "utf-8")
+def without(key):
+    def remove(folder):
+        content = json.loads((folder / "metrics.json").read_text("utf-8"))
+        del content[key]
+        (folder / "metrics.json").write_text(json.dumps(content), "utf-8")
+
+    return remove
 
 
 @pytest.mark.parametrize(
@@ -130,8 +133,10 @@ def without_a_key(folder):
         (lambda folder: (folder / "metrics.json").write_text("[]", "utf-8"), "no complete evaluation"),
         (lambda folder: (folder / "per_image.csv").write_text("", "utf-8"), "no complete evaluation"),
         (lambda folder: (folder / "per_image.csv").write_text("image,a\n1,x\n", "utf-8"), "no complete evaluation"),
+        (lambda folder: (folder / "per_image.csv").write_text(f"image,a\n1,{'1' * 200000}\n", "utf-8"), "field larger"),
         (lambda folder: (folder / "per_image.csv").write_text("image,a,b\n1,2\n", "utf-8"), None),
-        (without_a_key, "ground_truth_sha256"),
+        (without("ground_truth_sha256"), "ground_truth_sha256"),
+        (without("model"), "model"),
     ],
 )
 def test_a_damaged_folder_is_one_sentence(tmp_path, damage, message):
@@ -151,7 +156,8 @@ def test_a_damaged_folder_is_one_sentence(tmp_path, damage, message):
         ("higher", (0.5, 0.6), (0.05, 0.15), "B"),
         ("higher", (0.6, 0.5), (-0.15, -0.05), "A"),
         ("lower", (0.5, 0.6), (0.05, 0.15), "A"),
-        ("nearer to 0", (-0.5, 0.1), (0.5, 0.7), "B"),
+        ("nearer to 0", (-0.5, -0.1), (0.3, 0.5), "B"),
+        ("nearer to 0", (-0.11, 0.10), (0.2, 0.22), None),
         ("nearer to 0", (0.1, 0.5), (0.3, 0.5), "A"),
         ("higher", (0.5, 0.6), (-0.01, 0.15), None),
         ("higher", (0.5, 0.5), (0.0, 0.0), None),

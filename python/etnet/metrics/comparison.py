@@ -71,11 +71,17 @@ class ScoreDifference:
 
     @property
     def winner(self) -> Literal["A", "B"] | None:
-        """The model with the better mean where the interval of the difference leaves out 0, otherwise None."""
+        """The model with the better mean where the interval of the difference leaves out 0, otherwise None.
+
+        None too for signed errors on two sides of 0: their difference does not tell which is nearer to it. The absolute
+        error, which stands beside each, does.
+        """
         low, high = self.paired.interval
         if math.isnan(low) or low <= 0 <= high:
             return None
         a, b = self.paired.mean_a, self.paired.mean_b
+        if self.better == "nearer to 0" and a * b <= 0:
+            return None
         b_is_better = {"higher": b > a, "lower": b < a, "nearer to 0": abs(b) < abs(a)}[self.better]
         return "B" if b_is_better else "A"
 
@@ -114,19 +120,21 @@ def read_evaluation(folder: Path) -> StoredEvaluation:
         columns = [name for name in rows[0] if name not in ("image", "seconds")]
         scores = {name: np.array([float(row[name] or math.nan) for row in rows]) for name in columns}
         stored = StoredEvaluation(folder, metrics, tuple(row["image"] for row in rows), scores)
-        complete = bool(stored.classes and metrics["ground_truth_sha256"])
+        complete = bool(stored.classes and metrics["model"]["path"] and metrics["ground_truth_sha256"])
     except FileNotFoundError as error:
         raise DataError(
             f"{error.filename}: no such file; expected a folder that 'etnet evaluate' wrote, with {METRICS_FILE} and "
             f"{PER_IMAGE_FILE}"
         ) from error
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
+    except (OSError, ValueError, csv.Error, KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
         raise DataError(
             f"{folder}: holds no complete evaluation of this version ({type(error).__name__}: {error}); write it again "
             "with etnet evaluate"
         ) from error
     if not complete:
-        raise DataError(f"{folder}: does not say which ground truth it used; write it again with etnet evaluate")
+        raise DataError(
+            f"{folder}: does not say which model and ground truth it used; write it again with etnet evaluate"
+        )
     return stored
 
 
