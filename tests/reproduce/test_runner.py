@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,21 @@ def test_a_run_that_was_killed_between_training_and_scoring_is_only_scored(data_
     assert job.last.stat().st_mtime_ns == weights
     assert job.scores() is not None
     assert job.trained()["iterations"] == read_weights_info(job.last).iteration == 4
+
+
+def test_a_run_whose_weights_were_removed_is_trained_to_its_end_and_scored_anew(
+    data_root: Path, tmp_path: Path
+) -> None:
+    job = tiny_plan(data_root, tmp_path, epochs=4).wanted_runs[0].job
+    carry_out(job, SilentObserver())
+    scores = job.scores_file.read_text("utf-8")
+    job.scores_file.write_text(json.dumps(json.loads(scores) | {"images": []}), "utf-8")
+    shutil.rmtree(job.train_folder)
+    assert carry_out(job, StopAt(3)) is False
+    assert (job.iterations_done(), job.trained(), job.scores()) == (3, None, None)
+    assert carry_out(job, SilentObserver())
+    assert job.iterations_done() == 8
+    assert job.scores_file.read_text("utf-8") == scores
 
 
 def test_a_run_that_fails_leaves_the_others_alone_and_is_tried_again(data_root: Path, tmp_path: Path) -> None:

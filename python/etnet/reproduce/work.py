@@ -38,6 +38,7 @@ def carry_out(job: Job, observer: Observer) -> bool:
         job.failure_file.unlink(missing_ok=True)
     if job.trained() is None:
         _wait_for_former_process(job)
+        _forget_former_weights(job)
         result = _train(job, observer)
         if result.iterations == result.total:
             write_json(job.trained_file, _facts(job, result))
@@ -56,6 +57,13 @@ def _wait_for_former_process(job: Job) -> None:
         raise UsageError(
             f"{job.train_folder}: another process still trains here; wait for it or name another --output"
         ) from None
+
+
+def _forget_former_weights(job: Job) -> None:
+    """Where weights were removed, what was said of them would pass for the new ones, and a first state for the last."""
+    with disk_faults(job.folder):
+        for path in (job.trained_file, job.scores_file):
+            path.unlink(missing_ok=True)
 
 
 def _train(job: Job, observer: Observer) -> TrainingResult:
