@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from etnet.errors import CheckFailed, EnvironmentFault, UsageError
 from etnet.manifest import read_weights_info
-from etnet.reproduce import worker
+from etnet.reproduce import runner, worker
 from etnet.reproduce.job import Job
 from etnet.reproduce.plan import Plan
 from etnet.reproduce.runner import Progress, only_writer, run_in_child, work_off
@@ -141,6 +142,19 @@ def test_a_run_that_fails_leaves_the_others_alone_and_is_tried_again(data_root: 
     assert plan.wanted_runs[0].job.failure() is None
 
 
+def test_a_stop_also_ends_the_work_where_the_run_that_it_met_fails(data_root: Path, tmp_path: Path) -> None:
+    plan = tiny_plan(data_root, tmp_path, methods=("fcn", "etnet"))
+
+    def stopped(job: Job, observer: Observer, stop: StopRequest) -> bool:
+        stop.signal_number = signal.SIGINT
+        raise CheckFailed("the loss is nan")
+
+    display = RecordingDisplay()
+    progress = done(plan, display, stopped)
+    assert display.begun == ["1/2 FCN on DRIVE, seed 0"]
+    assert progress.signal_number == signal.SIGINT
+
+
 def test_only_one_process_works_in_an_output_folder(data_root: Path, tmp_path: Path) -> None:
     plan = tiny_plan(data_root, tmp_path)
     expected = "another etnet reproduce is working here; wait for it or name"
@@ -192,6 +206,45 @@ def test_a_process_that_dies_is_a_sentence(
     monkeypatch.setattr(worker, "command", lambda: [sys.executable, "-c", program])
     with pytest.raises(EnvironmentFault, match=expected):
         run_in_child(tiny_plan(data_root, tmp_path).wanted_runs[0].job, SilentObserver(), StopRequest())
+
+
+class DeadAtOnce(subprocess.Popen):
+    """A process that has ended before anything is written to it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.wait()
+
+
+def test_a_process_that_died_before_its_job_was_written_is_a_sentence(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.subprocess, "Popen", DeadAtOnce)
+    monkeypatch.setattr(worker, "command", lambda: [sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(EnvironmentFault, match="code 3"):
+        run_in_child(tiny_plan(data_root, tmp_path).wanted_runs[0].job, SilentObserver(), StopRequest())
+
+
+def test_the_last_word_of_a_process_that_has_ended_is_heard(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.subprocess, "Popen", DeadAtOnce)
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_LOOKS", 0.0)
+    end = json.dumps({"event": "end", "finished": True})
+    monkeypatch.setattr(worker, "command", lambda: [sys.executable, "-c", f"print({end!r})"])
+    assert run_in_child(tiny_plan(data_root, tmp_path).wanted_runs[0].job, SilentObserver(), StopRequest())
+
+
+def test_a_display_whose_pipe_broke_says_so(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(SilentObserver):
+        def on_message(self, text: str) -> None:
+            raise BrokenPipeError
+
+    message = json.dumps({"event": "message", "text": "hello"})
+    program = f"import sys; sys.stdin.readline(); print({message!r}, flush=True); sys.stdin.read()"
+    monkeypatch.setattr(worker, "command", lambda: [sys.executable, "-c", program])
+    with pytest.raises(BrokenPipeError):
+        run_in_child(tiny_plan(data_root, tmp_path).wanted_runs[0].job, Broken(), StopRequest())
 
 
 def test_a_stop_request_ends_the_process_in_order(data_root: Path, tmp_path: Path) -> None:

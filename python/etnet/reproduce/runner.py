@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from etnet.training.interruption import StopRequest, catch_stop_signals
 from etnet.training.tracking import Observer
 
 SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_FOR_LAST_WORDS = 5.0
 
 
 class Display(Protocol):
@@ -83,9 +84,9 @@ def work_off(plan: Plan, *, display: Display, executor: Executor | None = None) 
                 _make_folder(run.job)
                 write_json(run.job.failure_file, {"error": str(error)})
                 display.on_failure(run, str(error))
-                continue
-            if finished:
-                progress.finished.append(run)
+            else:
+                if finished:
+                    progress.finished.append(run)
             if stop:
                 break
         progress.signal_number = stop.signal_number
@@ -165,21 +166,22 @@ def _started(job: Job, errors: Any) -> Iterator[subprocess.Popen[str]]:
         # Files of the working directory must not pass for modules.
         env={**os.environ, "PYTHONSAFEPATH": "1"},
     )
+    if process.stdin is None:
+        raise AssertionError("the process was started with a pipe")
     try:
-        if process.stdin is None:
-            raise AssertionError("the process was started with a pipe")
-        process.stdin.write(job.to_json() + "\n")
-        process.stdin.flush()
-        yield process
-    except BrokenPipeError:
-        # It died before it read its job; its exit status says why.
+        # Where it died before it read its job, its exit status says why.
+        with suppress(BrokenPipeError):
+            process.stdin.write(job.to_json() + "\n")
+            process.stdin.flush()
         yield process
     finally:
         process.kill()
         process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                stream.close()
+                # Closing tries again to write what the process did not read.
+                with suppress(BrokenPipeError):
+                    stream.close()
 
 
 def _follow(process: subprocess.Popen[str], observer: Observer, stop: StopRequest) -> dict[str, Any] | None:
@@ -197,7 +199,10 @@ def _follow(process: subprocess.Popen[str], observer: Observer, stop: StopReques
             event = json.loads(lines.get(timeout=SECONDS_BETWEEN_LOOKS))
         except queue.Empty:
             if ended:
-                return end
+                # On a busy machine its last word may still be in the pipe.
+                reader.join(timeout=SECONDS_FOR_LAST_WORDS)
+                if lines.empty():
+                    return end
             continue
         if event["event"] in ("end", "failed"):
             end = event
