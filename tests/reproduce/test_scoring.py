@@ -11,6 +11,8 @@ from PIL import Image
 from etnet.data.datasets import open_dataset
 from etnet.data.roi import mask_center, window_around
 from etnet.errors import EnvironmentFault
+from etnet.manifest import read_weights_info
+from etnet.metrics.comparison import compare_evaluations, read_evaluation
 from etnet.reproduce.pictures import draw_pictures
 from etnet.reproduce.plan import Plan
 from etnet.reproduce.report import write_report
@@ -87,6 +89,13 @@ def test_the_evaluation_of_each_image_is_kept(done: Plan) -> None:
     for name in ("per_image.csv", "per_image_true_centers.csv", "localization.csv"):
         with (folder / name).open(newline="", encoding="utf-8") as stream:
             assert len(list(csv.DictReader(stream))) == 3, name
+
+
+def test_the_evaluations_can_be_compared_as_those_of_etnet_evaluate(done: Plan) -> None:
+    job = done.wanted_runs[-1].job
+    stored = read_evaluation(job.evaluation_folder)
+    assert stored.metrics["model"]["sha256"] == read_weights_info(job.weights).sha256
+    assert compare_evaluations(stored, stored)
 
 
 def test_the_table_says_which_centres_were_used(done: Plan) -> None:

@@ -18,6 +18,7 @@ from etnet.errors import EnvironmentFault
 from etnet.inference.evaluate import REGION_OF_INTEREST, evaluate, write_per_image
 from etnet.inference.evaluate_regions import RegionEvaluation, evaluate_regions, prediction_of
 from etnet.inference.localize import LocalizationRule
+from etnet.inference.model_file import ModelDescription
 from etnet.inference.predictor import ImagePredictor, Predictor
 from etnet.inference.two_stage import TwoStagePredictor
 from etnet.metrics.report import WHOLE_IMAGE, EvaluationReport
@@ -76,7 +77,7 @@ def _score_whole_images(job: Job, predictor: Predictor, dataset: SegmentationDat
         class_groups=job.recipe.contract().class_groups,
         ignore_index=data.ignore_index,
     )
-    write_json(folder / "metrics.json", report.to_dict())
+    write_json(folder / "metrics.json", {"model": _model(job), **report.to_dict()})
     write_per_image(report, folder / "per_image.csv")
     return {"centers": "", "region": WHOLE_IMAGE, "images": _counts(report, WHOLE_IMAGE)}
 
@@ -90,7 +91,7 @@ def _score_regions(job: Job, predictor: ImagePredictor, dataset: SegmentationDat
         class_groups=job.recipe.contract().class_groups,
         ignore_index=data.ignore_index,
     )
-    write_json(folder / "metrics.json", evaluation.to_dict())
+    write_json(folder / "metrics.json", {"model": _model(job), **evaluation.to_dict()})
     write_per_image(evaluation.report, folder / "per_image.csv")
     write_per_image(evaluation.true_centers, folder / "per_image_true_centers.csv")
     scores: dict[str, Any] = {"centers": "true", "region": REGION_OF_INTEREST}
@@ -101,6 +102,11 @@ def _score_regions(job: Job, predictor: ImagePredictor, dataset: SegmentationDat
         "images": _counts(evaluation.report, REGION_OF_INTEREST),
         "images_around_true_centers": _counts(evaluation.true_centers, REGION_OF_INTEREST),
     }
+
+
+def _model(job: Job) -> dict[str, Any]:
+    """What `etnet compare` asks of an evaluation: which weights it scored."""
+    return ModelDescription.of_file(job.weights).to_dict()
 
 
 def _whole_image_prediction(predictor: Predictor) -> Callable[[Sample], Prediction]:
