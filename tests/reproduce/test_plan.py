@@ -101,6 +101,16 @@ def test_other_images_are_another_run_and_another_place_is_not(data_root: Path, 
     assert changed.key != before.key
 
 
+def test_another_file_of_encoder_weights_under_the_same_name_is_another_run(data_root: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "encoder.safetensors"
+    overrides = (f"model.encoder_weights={weights}",)
+    keys = []
+    for content in (b"first", b"first", b"second"):
+        weights.write_bytes(content)
+        keys.append(tiny_plan(data_root, tmp_path, overrides=overrides).wanted_runs[0].key)
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_methods_and_seeds_have_folders_of_their_own(data_root: Path, tmp_path: Path) -> None:
     plan = tiny_plan(data_root, tmp_path, methods=("fcn", "multi_task", "etnet"), seeds=2)
     assert len({run.folder for run in plan.wanted_runs}) == 6

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from etnet.config.schema import Recipe
+from etnet.config.schema import Recipe, encoder_weights_path
 from etnet.data.dataset import PairedFiles
 from etnet.data.datasets import open_dataset
 from etnet.errors import DataError, UsageError
@@ -107,12 +107,16 @@ class Run:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of everything that decides what is trained: the recipe and the data."""
+        """SHA-256 of everything that decides what is trained: the recipe, the data and a file of encoder weights."""
         recipe = self.recipe.model_dump(mode="json", exclude={"name"})
         for section, keys in WITHOUT_EFFECT.items():
             for key in keys:
                 del recipe[section][key]
-        text = json.dumps([recipe, self.data.identity], sort_keys=True)
+        decides: list[object] = [recipe, self.data.identity]
+        weights = encoder_weights_path(self.recipe.model.encoder_weights)
+        if weights is not None and weights.is_file():
+            decides.append(file_sha256(weights))
+        text = json.dumps(decides, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property

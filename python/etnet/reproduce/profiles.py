@@ -50,6 +50,7 @@ RESERVED = {
     "model.use_wam": "--methods",
     "training.seed": "--seeds",
     "training.epochs": "--epochs",
+    "data.dataset": "--only",
 }
 """Recipe keys that an option of `etnet reproduce` sets."""
 
