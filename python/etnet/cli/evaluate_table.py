@@ -177,7 +177,8 @@ def shown_interval(interval: Any, *, digits: int = 3) -> str:
 
 
 def _auc_line(auc: AucSummary) -> Text:
-    from etnet.metrics.report import plain, plain_interval
+    from etnet.metrics.overlap import plain
+    from etnet.metrics.report import plain_interval
 
     pooled = f"{shown(plain(auc.pooled))} ({shown_interval(plain_interval(auc.pooled_interval))})"
     images = f"{shown(plain(auc.per_image.mean))} ({shown_interval(plain_interval(auc.per_image.interval))})"

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from etnet.errors import DataError
-from etnet.metrics.overlap import FloatArray
-from etnet.metrics.report import plain, plain_interval
+from etnet.metrics.overlap import FloatArray, plain
+from etnet.metrics.report import plain_interval
 from etnet.metrics.statistics import PairedDifference, paired_difference
 
 METRICS_FILE = "metrics.json"

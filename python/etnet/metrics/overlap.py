@@ -16,7 +16,15 @@ import numpy.typing as npt
 
 from etnet.ndops import ConfusionMatrix, confusion_matrix
 
-__all__ = ["ConfusionMatrix", "OverlapScores", "StructureCounts", "confusion_matrix", "mean_of_defined"]
+__all__ = [
+    "ConfusionMatrix",
+    "OverlapScores",
+    "StructureCounts",
+    "confusion_matrix",
+    "mean_of_defined",
+    "means_of_defined",
+    "plain",
+]
 
 ClassGroups = tuple[tuple[str, tuple[int, ...]], ...]
 """Names and classes of groups, as in `Contract.class_groups`."""
@@ -146,21 +154,21 @@ class OverlapScores:
         """The scores as plain numbers for JSON; NaN becomes None."""
         per_class = zip(self.class_names, self.dice, self.iou, self.sensitivity, self.specificity, strict=True)
         return {
-            "accuracy": _number(self.accuracy),
-            "mean_iou": _number(self.mean_iou),
-            "mean_foreground_dice": _number(self.mean_dice),
+            "accuracy": plain(self.accuracy),
+            "mean_iou": plain(self.mean_iou),
+            "mean_foreground_dice": plain(self.mean_dice),
             "pixels": self.pixels,
             "classes": {
                 name: {
-                    "dice": _number(dice),
-                    "iou": _number(iou),
-                    "sensitivity": _number(sensitivity),
-                    "specificity": _number(specificity),
+                    "dice": plain(dice),
+                    "iou": plain(iou),
+                    "sensitivity": plain(sensitivity),
+                    "specificity": plain(specificity),
                 }
                 for name, dice, iou, sensitivity, specificity in per_class
             },
             "groups": {
-                name: {score: _number(value) for score, value in scores.items()} for name, scores in self.groups.items()
+                name: {score: plain(value) for score, value in scores.items()} for name, scores in self.groups.items()
             },
         }
 
@@ -176,9 +184,21 @@ def mean_of_defined(values: tuple[float, ...] | list[float]) -> float:
     return math.fsum(defined) / len(defined) if defined else math.nan
 
 
+def means_of_defined(values: FloatArray) -> FloatArray:
+    """Mean over the last axis [..., S] of the values that are not NaN; NaN where there is none.
+
+    Example:
+        >>> means_of_defined(np.array([[0.5, math.nan, 1.0], [math.nan] * 3])).tolist()
+        [0.75, nan]
+    """
+    defined = ~np.isnan(values)
+    return _shares(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def plain(value: float) -> float | None:
+    """A number for JSON; None for NaN."""
+    return None if math.isnan(value) else value
+
+
 def _shares(part: FloatArray, whole: FloatArray) -> FloatArray:
     return np.asarray(np.divide(part, whole, out=np.full(np.shape(whole), math.nan), where=np.greater(whole, 0)))
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

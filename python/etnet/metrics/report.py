@@ -15,7 +15,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from etnet.metrics.overlap import ClassGroups, ConfusionMatrix, FloatArray, OverlapScores, StructureCounts
+from etnet.metrics.overlap import (
+    ClassGroups,
+    ConfusionMatrix,
+    FloatArray,
+    OverlapScores,
+    StructureCounts,
+    means_of_defined,
+    plain,
+)
 from etnet.metrics.ranking import RankingCounts, pooled_auc_of_resamples
 from etnet.metrics.statistics import (
     LEVEL,
@@ -267,8 +275,8 @@ class EvaluationReport:
         rates = counts.rates()
         scores: dict[ScorePath, FloatArray] = {
             ("accuracy",): counts.accuracy(),
-            ("mean_iou",): _mean_of_defined(rates["iou"][:, :classes]),
-            ("mean_foreground_dice",): _mean_of_defined(rates["dice"][:, 1:classes]),
+            ("mean_iou",): means_of_defined(rates["iou"][:, :classes]),
+            ("mean_foreground_dice",): means_of_defined(rates["dice"][:, 1:classes]),
         }
         places = [("classes", name) for name in self.class_names] + [("groups", name) for name, _ in self.class_groups]
         for index, place in enumerate(places):
@@ -294,11 +302,6 @@ def surface_values(scores: SurfaceScores) -> dict[str, float]:
     return dict(zip(SURFACE_SCORES, values, strict=True))
 
 
-def plain(value: float) -> float | None:
-    """A number for JSON; None for NaN."""
-    return None if math.isnan(value) else value
-
-
 def plain_interval(interval: Interval) -> list[float] | None:
     """An interval for JSON; None where it is undefined."""
     return None if math.isnan(interval[0]) else list(interval)
@@ -318,14 +321,6 @@ def _boundaries(images: Sequence[Mapping[str, SurfaceScores]], weights: Weights)
             absent=states.count("absent"),
         )
     return summaries
-
-
-def _mean_of_defined(values: FloatArray) -> FloatArray:
-    """Mean over the last axis [..., S] of what is not NaN; NaN where nothing is."""
-    defined = ~np.isnan(values)
-    count = defined.sum(axis=-1)
-    total = np.where(defined, values, 0.0).sum(axis=-1)
-    return np.asarray(np.divide(total, count, out=np.full(count.shape, math.nan), where=count > 0))
 
 
 def _nested(scores: Mapping[ScorePath, _Value], make: Callable[[_Value], Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from etnet.config.schema import Recipe
 from etnet.data.datasets import open_dataset
 from etnet.data.io import read_mask_values, write_png
 from etnet.data.roi import mask_center, window_around
+from etnet.data.sheet import FAINT, INK, PAPER, fitted
 from etnet.errors import DataError
 from etnet.output import disk_faults
 from etnet.reproduce.job import pictured
@@ -31,9 +32,6 @@ _HEADER = 84
 _CAPTION = 24
 _FOOTER = 48
 
-_PAPER = (250, 250, 248)
-_INK = (38, 42, 48)
-_FAINT = (128, 134, 142)
 _REMARKS: dict[Profile, str] = {"quick": " (quick run, not a reproduction)", "small": " (small networks)"}
 _DARKENED = 0.32
 _OPACITY = 0.92
@@ -79,7 +77,7 @@ def _sheet(dataset: PaperDataset, cells: Sequence[CellResult], *, profile: Profi
     test = open_dataset(recipe.data, run.data.root, "test", seed=run.seed)
     samples = [test.load(test.ids.index(image_id)) for image_id in pictured(test.ids)]
     rows = [
-        ("image", [_Tile(_fitted(_region(sample, sample.image, recipe))) for sample in samples]),
+        ("image", [_Tile(fitted(_region(sample, sample.image, recipe), _TILE)) for sample in samples]),
         ("ground truth", [_Tile(_drawn(sample, sample.mask, recipe)) for sample in samples]),
         *((cell.cell.method.title, _method_tiles(cell, samples)) for cell in cells),
     ]
@@ -124,50 +122,38 @@ def _drawn(sample: Sample, labels: UInt8Array, recipe: Recipe) -> UInt8Array:
     lookup[: len(colors)] = colors
     gray = np.repeat(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     share = np.where((labels > 0) & (labels < len(colors)), _OPACITY, 0.0)[..., None]
-    return _fitted(np.asarray(gray * _DARKENED * (1 - share) + lookup[labels] * share, dtype=np.uint8))
-
-
-def _fitted(image: UInt8Array) -> UInt8Array:
-    """An image scaled into a tile and centred."""
-    height, width = image.shape[:2]
-    scale = _TILE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    tile = np.full((_TILE, _TILE, 3), _PAPER, dtype=np.uint8)
-    top, left = (_TILE - size[1]) // 2, (_TILE - size[0]) // 2
-    tile[top : top + size[1], left : left + size[0]] = small
-    return tile
+    return fitted(np.asarray(gray * _DARKENED * (1 - share) + lookup[labels] * share, dtype=np.uint8), _TILE)
 
 
 def _page(rows: Sequence[tuple[str, Sequence[_Tile]]], columns: Sequence[str]) -> Image.Image:
     row_height = _TILE + _CAPTION + _GAP
     width = 2 * _MARGIN + _LABELS + len(columns) * _TILE + (len(columns) - 1) * _GAP
-    page = Image.new("RGB", (width, _HEADER + len(rows) * row_height + _FOOTER), _PAPER)
+    page = Image.new("RGB", (width, _HEADER + len(rows) * row_height + _FOOTER), PAPER)
     pen = ImageDraw.Draw(page)
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
     lefts = [_MARGIN + _LABELS + column * (_TILE + _GAP) for column in range(len(columns))]
     for left, name in zip(lefts, columns, strict=True):
-        pen.text((left, _HEADER - 24), name, fill=_FAINT, font=small)
+        pen.text((left, _HEADER - 24), name, fill=FAINT, font=small)
     for number, (label, tiles) in enumerate(rows):
         top = _HEADER + number * row_height
-        pen.multiline_text((_MARGIN, top + _TILE // 2), _broken(label), fill=_INK, font=font, anchor="lm", spacing=6)
+        pen.multiline_text((_MARGIN, top + _TILE // 2), _broken(label), fill=INK, font=font, anchor="lm", spacing=6)
         for left, tile in zip(lefts, tiles, strict=True):
             page.paste(Image.fromarray(tile.pixels), (left, top))
-            pen.text((left + _TILE, top + _TILE + 4), tile.caption, fill=_FAINT, font=small, anchor="ra")
+            pen.text((left + _TILE, top + _TILE + 4), tile.caption, fill=FAINT, font=small, anchor="ra")
     return page
 
 
 def _write_frame(page: Image.Image, title: str, contract: Contract, facts: str) -> None:
     pen = ImageDraw.Draw(page)
-    pen.text((_MARGIN, 18), title, fill=_INK, font=ImageFont.load_default(20))
+    pen.text((_MARGIN, 18), title, fill=INK, font=ImageFont.load_default(20))
     font = ImageFont.load_default(14)
     top, left = page.height - _FOOTER + 12, float(_MARGIN + _LABELS)
     for name, color in zip(contract.class_names[1:], contract.class_colors[1:], strict=True):
         text = name.replace("_", " ")
         pen.rounded_rectangle((left, top + 2, left + 14, top + 16), radius=3, fill=color)
-        pen.text((left + 21, top), text, fill=_INK, font=font)
+        pen.text((left + 21, top), text, fill=INK, font=font)
         left += 21 + pen.textlength(text, font=font) + 22
-    pen.text((page.width - _MARGIN, top), facts, fill=_FAINT, font=font, anchor="ra")
+    pen.text((page.width - _MARGIN, top), facts, fill=FAINT, font=font, anchor="ra")
 
 
 def _broken(label: str) -> str:

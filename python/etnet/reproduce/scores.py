@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from etnet.metrics.overlap import StructureCounts
+from etnet.metrics.overlap import StructureCounts, means_of_defined
 from etnet.metrics.statistics import bootstrap_weights, percentile_interval
 from etnet.reproduce.tables import ACCURACY, Metric
 
@@ -73,7 +72,7 @@ def _figure(counts: Sequence[StructureCounts], metric: Metric) -> Figure:
         mean=float(100 * per_seed.mean()),
         deviation=float(100 * per_seed.std(ddof=1)) if len(per_seed) > 1 else None,
         interval=None if np.isnan(low) else (low, high),
-        image_mean=float(100 * _mean_of_defined(each)),
+        image_mean=float(100 * means_of_defined(each.ravel())),
     )
 
 
@@ -93,11 +92,4 @@ def _score(counts: StructureCounts, metric: Metric) -> FloatArray:
         return counts.accuracy()
     if metric.structure is not None:
         return counts.rates()["dice"][..., 0]
-    return _mean_of_defined(counts.rates()["iou"], axis=-1)
-
-
-def _mean_of_defined(values: FloatArray, axis: int | None = None) -> FloatArray:
-    with warnings.catch_warnings():
-        # NaN is the answer where nothing is defined.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.asarray(np.nanmean(values, axis=axis))
+    return means_of_defined(counts.rates()["iou"])
