@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from etnet.cli.main import main
+from etnet.inference.localize import MIN_AREA
 from etnet.inference.predictor import Predictor
 from etnet.sidecar import read_sidecar
 from helpers.backends import PixelBackend, image_of
@@ -75,6 +76,12 @@ def test_two_runs_become_one_folder_and_the_next_command_is_told(here):
         "structure": "optic_disc",
         "min_area": 0.01,
     }
+
+
+def test_the_help_tells_the_smallest_area_that_is_used(here):
+    assert f"[default: {MIN_AREA}]" in " ".join(etnet("bundle", "--help").stdout.split())
+    assert etnet("bundle", "localizer", "segmenter", "--output", "joined").exit_code == 0
+    assert json.loads((here / "joined/bundle.json").read_text())["rule"]["min_area"] == MIN_AREA
 
 
 def test_json_goes_to_stdout_alone(here):

@@ -204,6 +204,7 @@ def assert_runs_as_in_torch(weights: Path, model: Path, *sizes: tuple[int, int, 
 @pytest.mark.parametrize(("name", "polar"), [*((name, False) for name in NETWORKS if name != "etnet"), ("mnet", True)])
 def test_every_network_is_exported(name, polar, tmp_path):
     weights = write_confident(tmp_path / "best.safetensors", recipe_of(name, polar=polar))
+    # A region of interest has one size.
     size = (64, 64) if polar else (64, 96)
     export_onnx(weights, tmp_path / "model.onnx", size=size)
     assert_runs_as_in_torch(weights, tmp_path / "model.onnx", (1, *size), (3, *size))

@@ -98,6 +98,7 @@ class ModelTester:
             masks[index, 8 + 4 * index : 40 + 4 * index, 16:48] = 1
         images = 0.1 * random_images(4, 3, 64, 64) + masks[:, None] - 0.5
         network = self.build()
+        remove_dropout(network)
         optimizer = torch.optim.Adam(network.parameters(), lr=0.005)
         for _ in range(25):
             loss = EdgeSupervisedLoss()(network(images), masks, torch.zeros_like(masks)).total

@@ -16,7 +16,9 @@ from etnet.inference.evaluate_regions import (
     evaluate_regions,
     prediction_of,
 )
+from etnet.inference.localize import LocalizationRule
 from etnet.inference.predictor import Predictor
+from etnet.inference.two_stage import TwoStagePredictor
 from etnet.types import RegionOfInterest, Sample
 from helpers.backends import PixelBackend, contract, image_of
 from helpers.bundles import draw_disc, localizer_contract, pixel_bundle, segmenter_contract
@@ -171,6 +173,18 @@ def test_a_sample_is_drawn_as_it_was_scored(eyes):
     np.testing.assert_array_equal(by_bundle(eyes.load(0)).labels, eyes.load(0).mask)
     alone = prediction_of(Predictor(PixelBackend(3), segmenter_contract(ROI)))
     assert alone(eyes.load(0)).center == pytest.approx((50, 60))
+
+
+def test_a_structure_of_one_class_is_ranked_by_probability_also_where_it_was_not_found():
+    disc = draw_disc((100, 120), (50, 60), 12).clip(max=1)
+    segmenter = Predictor(PixelBackend(2), contract(2, roi=ROI))
+    bundle = TwoStagePredictor(
+        Predictor(PixelBackend(2), localizer_contract()), segmenter, LocalizationRule("optic_disc")
+    )
+    samples = Samples(seen("found", disc), seen("missed", disc, labels=disc * 0))
+    report = evaluate_regions(bundle, samples, class_names=contract(2).class_names).report
+    # Where all is certain background, no pixel ranks above another.
+    assert [image.auc["whole_image"] for image in report.images] == [1.0, 0.5]
 
 
 def test_certain_background_has_probabilities_only_when_asked_for():

@@ -82,3 +82,12 @@ def test_a_held_out_mask_without_structure_is_found_before_training(tmp_path):
     with pytest.raises(DataError, match="its mask holds only background"):
         tiny_run(recipe, data, tmp_path / "run")
     assert not (tmp_path / "run/metrics.csv").exists()
+
+
+def test_training_masks_without_structure_are_found_before_training_and_counted(tmp_path):
+    data = write_disc_folder(tmp_path / "discs")
+    for path in sorted(Path(data / "masks").iterdir())[:3]:
+        cv2.imwrite(str(path), np.zeros((48, 48), np.uint8))
+    with pytest.raises(DataError, match=r"disc_0 \(and 2 more\): its mask holds only background"):
+        tiny_run(overrides("data.validation_fraction=0"), data, tmp_path / "run")
+    assert not (tmp_path / "run/metrics.csv").exists()

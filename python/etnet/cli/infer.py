@@ -169,5 +169,7 @@ def _print_counts(outcome: FolderOutcome, inputs: InputImages) -> None:
 def _next_command(folder: Path, opened: Path, *, overlay: bool) -> str:
     model = shlex.quote(str(opened))
     if overlay and (opened.suffix == ".safetensors" or opened.is_dir()):
-        return f"etnet evaluate {model} --data LABELLED_DATA"
+        # An ONNX file does not say how its data are read.
+        recipe = " --recipe RECIPE" if (opened / "segmenter.onnx").is_file() else ""
+        return f"etnet evaluate {model} --data LABELLED_DATA{recipe}"
     return f"etnet infer {shlex.quote(str(folder))} --model {model} --overlay"

@@ -74,11 +74,17 @@ def require_center(sample_id: str, mask: UInt8Array, *, ignore_index: int | None
     """
     center = mask_center(mask, ignore_index=ignore_index)
     if center is None:
-        raise DataError(
-            f"{sample_id}: its mask holds only background, so there is no centre for the region of interest; "
-            "leave the image out, or train without data.roi"
-        )
+        raise no_center(sample_id)
     return center
+
+
+def no_center(sample_id: str, *, others: int = 0) -> DataError:
+    """The error for a sample, and a number of others, whose mask has nothing to centre the region of interest on."""
+    more = f" (and {others} more)" if others else ""
+    return DataError(
+        f"{sample_id}{more}: its mask holds only background, so there is no centre for the region of interest; "
+        "leave the image out, or train without data.roi"
+    )
 
 
 def true_center(

@@ -1,9 +1,9 @@
 """The centre of a structure, found in a predicted mask, or a sentence that says why there is none.
 
-The paper (Sec. 3) localizes the optic disc "following the existing automatic disc detection method" and segments the
-image around its centre. Ours: the centre is that of the largest connected region which a localizing network gave to the
-structure, taken exactly as training takes it from a true mask (`etnet.data.roi.mask_center`). A centre is never
-guessed: where the region is too small, too large, or one of two, localization fails.
+The paper (Sec. 3) takes the centre of the optic disc from M-Net's method and segments the image around it. Ours: the
+centre is that of the largest connected region which a localizing network gave to the structure, taken exactly as
+training takes it from a true mask (`etnet.data.roi.mask_center`). A centre is never guessed: where the region is too
+small, too large, or one of two, localization fails.
 """
 
 from __future__ import annotations

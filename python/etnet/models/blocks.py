@@ -147,15 +147,16 @@ def initialize_blocks(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def initialize_classifier(layer: nn.Conv2d) -> None:
-    """Start a 1x1 classifier so that every pixel begins with almost the same probability for each class.
+def initialize_classifier(layer: nn.Conv2d, *, std: float = 0.01) -> None:
+    """Start a classifier so that every pixel begins with almost the same probability for each class.
 
-    Ours: weights from N(0, 0.01), bias 0. The gradient of Lovasz-Softmax passes through p (1 - p): it is largest at
+    Ours: weights from N(0, std), bias 0. The gradient of Lovasz-Softmax passes through p (1 - p): it is largest at
     even odds and dies where a class begins saturated, so there is no bias towards the frequent background.
 
     Args:
         layer: Classifier, set in place.
+        std: Standard deviation of the weights; 0.01 is for a 1x1 convolution of some hundred channels.
     """
-    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.normal_(layer.weight, std=std)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

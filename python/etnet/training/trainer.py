@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from etnet.config.schema import Recipe
-from etnet.data.dataset import SegmentationDataset
+from etnet.data.dataset import PairedFiles, SegmentationDataset
 from etnet.data.datasets import open_training_splits
 from etnet.data.io import write_png
 from etnet.data.loader import build_training_loader
 from etnet.data.preview import training_preview
-from etnet.data.roi import true_center
+from etnet.data.roi import no_center, true_center
 from etnet.errors import CheckFailed, DataError
 from etnet.manifest import WeightsInfo, encode_header, read_weights_info
 from etnet.models import build_model, load_encoder_weights
@@ -147,6 +147,8 @@ class _Run:
             raise DataError(
                 f"{data_root}: no images are left to train on; lower data.validation_fraction or add images"
             )
+        if recipe.data.roi is not None:
+            _require_structures(self.training_set, ignore_index=recipe.data.ignore_index)
         self.batch_size = recipe.training.batch_size
         self.total = total_iterations(
             num_images=len(self.training_set), epochs=recipe.training.epochs, batch_size=self.batch_size
@@ -316,6 +318,14 @@ class _Run:
             data_root=str(self.data_root),
             training_state={**state, "training_ids": list(self.training_set.ids)},
         )
+
+
+def _require_structures(dataset: PairedFiles, *, ignore_index: int | None) -> None:
+    """Refuse images that would end the run when their turn comes: those without a centre for the region of interest."""
+    classes = [{dataset.mask_values[value] for value in values} for values in dataset.values]
+    without = [name for name, found in zip(dataset.ids, classes, strict=True) if found <= {0, ignore_index}]
+    if without:
+        raise no_center(without[0], others=len(without) - 1)
 
 
 def _crosses(before: int, after: int, every: int) -> bool:

@@ -141,3 +141,12 @@ def test_an_encoder_without_a_pyramid_is_one_sentence(encoder):
     with pytest.raises(UsageError, match=rf"model.encoder={encoder}: unet cannot read its feature maps") as caught:
         LibraryNetwork("unet", 2, encoder=encoder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_class_starts_with_about_the_same_probability(name):
+    torch.manual_seed(0)
+    network = LibraryNetwork(name, 4, encoder="resnet18")
+    with torch.no_grad():
+        probabilities = network(random_images(2, 3, 64, 64)).seg_logits.softmax(dim=1)
+    assert (probabilities - 1 / 4).abs().mean() < 0.07

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "deeplabv3plus": smp.DeepLabV3Plus,
 }
 
+_LOGIT_SPREAD = 0.16
+"""Of ET-Net's 1x1 classifier: weights from N(0, 0.01) times the root of 256 channels."""
+
 
 @dataclass(frozen=True)
 class LibraryBackbone:
@@ -42,7 +46,9 @@ class LibraryNetwork(SegmentationNetwork):
     Its encoder is the timm backbone of the given name, as in ET-Net, at the output stride of the library's default: 32
     (8 for `pspnet`, which reads its first three stages only, and 16 for `deeplabv3plus`).
 
-    Ours: the last convolution starts as the classifier of ET-Net; everything else starts as the library does it.
+    Ours: the last convolution starts with logits as small as those of ET-Net, whatever the size of its kernel, because
+    the loss hardly moves what begins saturated (`initialize_classifier`). Everything else starts as the library does
+    it.
 
     Args:
         name: One of `ARCHITECTURES`.
@@ -67,7 +73,8 @@ class LibraryNetwork(SegmentationNetwork):
         self.encoder = LibraryBackbone(encoder, features, options)
         classifier = self.body.get_submodule("segmentation_head.0")
         if isinstance(classifier, nn.Conv2d):
-            initialize_classifier(classifier)
+            inputs = classifier.weight[0].numel()
+            initialize_classifier(classifier, std=_LOGIT_SPREAD / math.sqrt(inputs))
 
     def forward(self, image: Tensor) -> ETNetOutput:
         """Segment a batch.
