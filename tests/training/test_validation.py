@@ -91,3 +91,14 @@ def test_training_masks_without_structure_are_found_before_training_and_counted(
     with pytest.raises(DataError, match=r"disc_0 \(and 2 more\): its mask holds only background"):
         tiny_run(overrides("data.validation_fraction=0"), data, tmp_path / "run")
     assert not (tmp_path / "run/metrics.csv").exists()
+
+
+def test_the_row_holds_the_dice_of_groups_too():
+    recipe = regional_recipe()
+    data = recipe.data.model_copy(update={"class_groups": {"optic_disc": ("optic_rim", "optic_cup")}, "roi": None})
+    recipe = recipe.model_copy(update={"data": data})
+    mask = draw_disc((96, 112), (50, 60), 12)
+    seen = np.where(mask == 2, 1, mask).astype(np.uint8)
+    seen[45:50, 20:25] = 1
+    row = validate(RedNetwork(recipe), Samples(Sample("eye", image_of(seen), mask)), recipe=recipe).row()
+    assert row["validation_dice_optic_disc"] == pytest.approx(f1_score(mask.ravel() > 0, seen.ravel() > 0))

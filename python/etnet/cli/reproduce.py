@@ -160,6 +160,8 @@ def _reproduce(ctx: click.Context, plan: Plan, *, as_json: bool) -> None:
         warn(BANNERS[plan.request.profile])
     progress = work_off(plan, display=_RunDisplay())
     result = collect(plan)
+    # First without pictures: an image that cannot be read any more must not cost the figures.
+    write_report(result)
     write_report(result, pictures=draw_pictures(result))
     if as_json:
         click.echo(json_text(result.to_dict()))

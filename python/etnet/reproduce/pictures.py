@@ -82,7 +82,7 @@ def _sheet(dataset: PaperDataset, cells: Sequence[CellResult], *, profile: Profi
         *((cell.cell.method.title, _method_tiles(cell, samples)) for cell in cells),
     ]
     page = _page(rows, [sample.id for sample in samples])
-    title = f"{dataset.title}: test images and their segmentations" + (_REMARKS.get(profile, ""))
+    title = f"{dataset.title}: test images and their segmentations" + _REMARKS.get(profile, "")
     _write_frame(page, title, recipe.contract(), _facts(cells[0]))
     return np.array(page)
 

@@ -70,8 +70,9 @@ def _train(job: Job, observer: Observer) -> TrainingResult:
     resume = job.last.is_file()
     if not resume:
         # Ended before its first checkpoint: nothing in it is worth keeping.
-        shutil.rmtree(job.train_folder)
-        job.train_folder.mkdir()
+        with disk_faults(job.train_folder):
+            shutil.rmtree(job.train_folder)
+            job.train_folder.mkdir()
     device = resolve_device(job.device)
     return train(
         job.recipe, data_root=job.data_root, run=job.train_folder, device=device, observer=observer, resume=resume

@@ -33,7 +33,7 @@ class ValidationScores:
         return float(np.mean(dice)) if dice else 0.0
 
     def row(self) -> dict[str, float]:
-        """Columns for metrics.csv; classes that do not occur are left out."""
+        """Columns for metrics.csv; classes and groups that do not occur are left out."""
         row = {
             "validation_mean_iou": self.overlap.mean_iou,
             "validation_accuracy": self.overlap.accuracy,
@@ -41,6 +41,7 @@ class ValidationScores:
         }
         names = self.overlap.class_names[1:]
         row |= {f"validation_dice_{name}": value for name, value in zip(names, self.overlap.dice[1:], strict=True)}
+        row |= {f"validation_dice_{name}": scores["dice"] for name, scores in self.overlap.groups.items()}
         return {key: float(value) for key, value in row.items() if not math.isnan(value)}
 
 
@@ -69,4 +70,4 @@ def validate(network: SegmentationNetwork, dataset: SegmentationDataset, *, reci
             )
     finally:
         network.train()
-    return ValidationScores(OverlapScores.from_confusion(total, contract.class_names))
+    return ValidationScores(OverlapScores.from_confusion(total, contract.class_names, contract.class_groups))
