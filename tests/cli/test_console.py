@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from etnet.cli.console import closing_lines, counted, note, progress_bar, warn
+from etnet.cli.console import closing_lines, counted, infer_or_bundle, note, progress_bar, warn
+from etnet.types import RegionOfInterest
+from helpers.backends import contract
 
 
 def test_closing_lines_are_plain_and_never_wrapped_when_copied(capsys, monkeypatch):
@@ -56,3 +59,10 @@ def test_a_bar_on_a_terminal_goes_to_stderr(capsys, monkeypatch):
 @pytest.mark.parametrize(("number", "text"), [(0, "0 images"), (1, "1 image"), (2, "2 images")])
 def test_one_of_a_kind_is_singular(number, text):
     assert counted(number, "image") == text
+
+
+def test_a_network_of_a_region_is_not_offered_for_whole_images():
+    whole = contract()
+    region = replace(whole, roi=RegionOfInterest(0.3, 64))
+    assert infer_or_bundle(Path("my run"), whole) == "etnet infer YOUR_IMAGES --model 'my run' --overlay"
+    assert infer_or_bundle(Path("my run"), region) == "etnet bundle LOCALIZER 'my run' --output BUNDLE"

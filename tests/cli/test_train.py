@@ -63,7 +63,7 @@ def test_without_held_out_images_the_next_command_predicts(discs: Path) -> None:
     result = etnet(
         "train", "--recipe", "folder", "--data", discs, "--epochs", "1", "--output", "a run", *nothing_held_out
     )
-    assert "Next: etnet infer IMAGES/ --model 'a run' --overlay\n" in result.stdout
+    assert "Next: etnet infer YOUR_IMAGES --model 'a run' --overlay\n" in result.stdout
 
 
 def test_resuming_a_run_that_is_not_there_names_the_newest(discs: Path) -> None:

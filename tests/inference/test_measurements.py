@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from etnet.data.roi import window_around
 from etnet.inference.measurements import measure_prediction
 from etnet.types import Prediction, RegionOfInterest
 from helpers.backends import contract, random_labels
@@ -43,6 +44,7 @@ def test_disc_and_cup_have_their_vertical_diameters_and_their_ratio():
         "optic_disc_vertical_diameter_px",
         "optic_cup_vertical_diameter_px",
         "vertical_cup_to_disc_ratio",
+        "optic_disc_cut_off_by",
     ]
     assert (values["center_row_px"], values["center_column_px"]) == (50.0, 60.0)
     assert values["optic_disc_area_px"] == values["optic_rim_area_px"] + values["optic_cup_area_px"]
@@ -61,4 +63,25 @@ def test_a_disc_class_that_is_only_the_rim_gives_the_same_ratio():
 def test_without_a_disc_there_is_no_ratio_and_with_an_empty_cup_it_is_zero():
     rules = segmenter_contract(ROI)
     assert measure_prediction(predicted(np.zeros((9, 9), np.uint8)), rules)["vertical_cup_to_disc_ratio"] is None
-    assert measure_prediction(predicted(np.ones((9, 9), np.uint8)), rules)["vertical_cup_to_disc_ratio"] == 0.0
+    assert measure_prediction(predicted(np.pad(np.ones((9, 9), np.uint8), 1)), rules)["vertical_cup_to_disc_ratio"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("center", "region", "border"),
+    [
+        ((50, 60), (50.0, 60.0), ""),
+        ((50, 60), (50.0, 82.0), "region"),
+        ((50, 60), (28.0, 60.0), "region"),
+        ((7, 60), (20.0, 60.0), "image"),
+        ((50, 115), (50.0, 100.0), "image"),
+    ],
+)
+def test_a_disc_that_is_cut_off_has_no_ratio_and_says_by_what(center, region, border):
+    labels = draw_disc((100, 120), center, 12)
+    top, left, side = window_around(region, labels.shape, ROI)
+    seen = np.zeros_like(labels)
+    rows, columns = slice(max(top, 0), top + side), slice(max(left, 0), left + side)
+    seen[rows, columns] = labels[rows, columns]
+    values = measure_prediction(predicted(seen, region), segmenter_contract(ROI))
+    assert values["optic_disc_cut_off_by"] == border
+    assert (values["vertical_cup_to_disc_ratio"] is None) == bool(border)

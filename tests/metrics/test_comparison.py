@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,6 +104,13 @@ def test_other_masks_of_the_same_names_are_refused(pair, tmp_path):
     other = read_evaluation(write_evaluation(tmp_path / "other", *changed))
     with pytest.raises(DataError, match="same names but other masks"):
         compare_evaluations(pair[0], other)
+
+
+def test_evaluations_around_other_centres_are_refused(pair):
+    found, true = (replace(stored, metrics={**stored.metrics, "centers": kind}) for stored, kind in
+                   zip(pair, ("found", "true"), strict=True))  # fmt: skip
+    with pytest.raises(DataError, match="the first was scored around found centres, the second around true centres"):
+        compare_evaluations(found, true)
 
 
 def test_other_regions_and_classes_are_refused(pair, tmp_path):

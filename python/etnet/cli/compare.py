@@ -69,8 +69,10 @@ def command(run_a: Path, run_b: Path, output_folder: Path | None, overwrite: boo
 def _evaluation_folder(path: Path) -> Path:
     """The folder of an evaluation: the path itself, or the newest evaluation of a run's weights."""
     from etnet.errors import DataError
-    from etnet.manifest import read_weights_info, resolve_model
+    from etnet.inference.bundle import is_bundle
+    from etnet.manifest import BUNDLE_FILE, read_weights_info, resolve_model
     from etnet.metrics.comparison import METRICS_FILE, is_evaluation
+    from etnet.sidecar import file_sha256
 
     if is_evaluation(path):
         return path
@@ -79,8 +81,7 @@ def _evaluation_folder(path: Path) -> Path:
         return path
     if not path.exists():
         raise DataError(f"{path}: no such folder; expected one that 'etnet evaluate' wrote, or a run directory")
-    weights = resolve_model(path)
-    sha256 = read_weights_info(weights).sha256
+    sha256 = file_sha256(path / BUNDLE_FILE) if is_bundle(path) else read_weights_info(resolve_model(path)).sha256
     found = [folder for folder in EVALUATIONS.glob("*") if is_evaluation(folder) and _scored(folder) == sha256]
     if not found:
         raise DataError(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from etnet.types import Contract
 
 
 def output() -> Console:
@@ -64,6 +69,14 @@ def counted(number: int, noun: str) -> str:
     ('1 image', '2 images')
     """
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def infer_or_bundle(model: Path, contract: Contract, *, overlay: bool = True) -> str:
+    """The command that uses a model: one that segments a region of interest needs another that finds it."""
+    name = shlex.quote(str(model))
+    if contract.roi is not None:
+        return f"etnet bundle LOCALIZER {name} --output BUNDLE"
+    return f"etnet infer YOUR_IMAGES --model {name}{' --overlay' if overlay else ''}"
 
 
 def closing_lines(results: Path, next_command: str, *, to_stderr: bool = False) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
-from etnet.cli.console import closing_lines, counted, note, output, progress_bar, warn
+from etnet.cli.console import closing_lines, counted, infer_or_bundle, note, output, progress_bar, warn
 
 if TYPE_CHECKING:
     from etnet.config.schema import Recipe
@@ -99,8 +98,9 @@ def command(
         click.echo(json_text(metrics))
     else:
         print_evaluation(evaluation)
-    next_command = f"etnet infer YOUR_IMAGES --model {shlex.quote(str(model))} --overlay"
-    closing_lines(target, next_command, to_stderr=as_json)
+    # A bundle finds the region of interest by itself.
+    needed = replace(predictor.contract, roi=None) if not predictor.needs_center else predictor.contract
+    closing_lines(target, infer_or_bundle(model, needed), to_stderr=as_json)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from etnet.cli.console import closing_lines, newest_model, note, output, progress_bar, warn
+from etnet.cli.console import closing_lines, infer_or_bundle, newest_model, note, output, progress_bar, warn
 
 if TYPE_CHECKING:
     from etnet.export.images import RunImages
@@ -160,7 +159,7 @@ def command(
         click.echo(json_text({"path": str(target), **_as_values(sidecar)}))
     else:
         _print_summary(sidecar, comparison)
-    closing_lines(target, f"etnet infer YOUR_IMAGES --model {shlex.quote(str(target))}", to_stderr=as_json)
+    closing_lines(target, infer_or_bundle(target, sidecar.contract, overlay=False), to_stderr=as_json)
 
 
 def require_exporter() -> None:

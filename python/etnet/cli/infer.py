@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etnet.cli.console import closing_lines, counted, newest_model, note, output, progress_bar
+from etnet.cli.console import closing_lines, counted, newest_model, note, output, progress_bar, warn
 
 if TYPE_CHECKING:
     from etnet.inference.folder import FolderOutcome, InputImages
@@ -157,13 +157,22 @@ def _summary(
 
 
 def _print_counts(outcome: FolderOutcome, inputs: InputImages) -> None:
+    from etnet.inference.measurements import CUT_OFF
+
     done = len(outcome.done)
-    rate = f", {outcome.seconds / done:.2f} s per image" if done else ""
+    handled = done + len(outcome.failed)
+    rate = f", {outcome.seconds / handled:.2f} s per image" if handled else ""
     skipped = f", {counted(inputs.skipped, 'other file')} skipped" if inputs.skipped else ""
     output().print(
         f"{done} of {counted(len(inputs.files), 'image')} segmented in {outcome.seconds:.1f} s{rate}{skipped}",
         soft_wrap=True,
     )
+    cut_off = [item.file for item in outcome.done if item.measurements.get(CUT_OFF)]
+    if cut_off:
+        warn(
+            f"in {counted(len(cut_off), 'image')} the optic disc is cut off by the region of interest or by the image, "
+            f"so there is no cup-to-disc ratio ({', '.join(cut_off[:3])}); see {CUT_OFF} in measurements.csv"
+        )
 
 
 def _next_command(folder: Path, opened: Path, *, overlay: bool) -> str:

@@ -14,13 +14,14 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from etnet.cli.console import closing_lines, messages, note
+from etnet.cli.console import closing_lines, infer_or_bundle, messages, note
 from etnet.config.load import apply_overrides, load_recipe, recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.errors import UsageError
 
 if TYPE_CHECKING:
     from etnet.training.trainer import TrainingResult
+    from etnet.types import Contract
 
 RESUMABLE = {"training.epochs", "training.validate_every", "training.save_every", "data.workers"}
 """Recipe keys that may change when a run is continued."""
@@ -80,7 +81,7 @@ def command(
         root, run = _required(data_root, "--data", "FOLDER"), None
     result = _train(recipe, root=root, run=run, output=output, device=device)
     if result is not None:
-        _report(ctx, result)
+        _report(ctx, result, recipe.contract())
 
 
 _Value = TypeVar("_Value")
@@ -156,7 +157,7 @@ def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None,
         return result if group.is_main else None
 
 
-def _report(ctx: click.Context, result: TrainingResult) -> None:
+def _report(ctx: click.Context, result: TrainingResult, contract: Contract) -> None:
     run = result.run
     if result.signal_number is not None:
         note(f"Stopped after iteration {result.iterations} of {result.total}; everything so far is saved.")
@@ -164,14 +165,14 @@ def _report(ctx: click.Context, result: TrainingResult) -> None:
         ctx.exit(128 + result.signal_number)
     if result.best_score is not None:
         note(f"Best mean foreground Dice on the held-out images: {result.best_score:.4f}")
-    closing_lines(run, _next_command(result))
+    closing_lines(run, _next_command(result, contract))
 
 
-def _next_command(result: TrainingResult) -> str:
+def _next_command(result: TrainingResult, contract: Contract) -> str:
     """Score the held-out images, where there are any: their folder is known, that of new images is not."""
-    run = shlex.quote(str(result.run))
     if result.best_score is None:
-        return f"etnet infer IMAGES/ --model {run} --overlay"
+        return infer_or_bundle(result.run, contract)
+    run = shlex.quote(str(result.run))
     return f"etnet evaluate {run} --data {shlex.quote(str(result.data_root))} --split validation"
 
 

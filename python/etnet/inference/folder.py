@@ -171,8 +171,8 @@ def _write_tables(outcome: FolderOutcome, output: Path) -> None:
     write_csv(output / "measurements.csv", header, rows)
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
+def _cell(value: float | str | None) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,14 @@ import math
 
 import numpy as np
 
+from etnet.data.roi import window_around
 from etnet.metrics.clinical import CUP, DISC, vertical_cup_to_disc_ratio, vertical_extent
-from etnet.types import Contract, Prediction
+from etnet.types import BoolArray, Contract, Prediction
 
-Measurements = dict[str, float | None]
+CUT_OFF = f"{DISC}_cut_off_by"
+"""Column that says what cuts the disc off; a network sees nothing beyond, so that its diameter would be too small."""
+
+Measurements = dict[str, float | str | None]
 
 
 def measure_prediction(prediction: Prediction, contract: Contract) -> Measurements:
@@ -26,8 +30,9 @@ def measure_prediction(prediction: Prediction, contract: Contract) -> Measuremen
     Returns:
         Values by column, in a fixed order that depends on the contract alone: the centre of the region of interest (row
         and column, the middle of the first pixel at 0.5); the area of each class but the background and of each group;
-        where the network knows optic disc and cup, their vertical diameters (topmost to lowest pixel row) and the
-        vertical cup-to-disc ratio, which is None without a disc.
+        where the network knows optic disc and cup, their vertical diameters (topmost to lowest pixel row), the
+        vertical cup-to-disc ratio, and whether the disc is cut off by the region of interest or by the image. The ratio
+        is None without a disc, and of a disc that is cut off.
     """
     labels = prediction.labels
     values: Measurements = {}
@@ -42,10 +47,25 @@ def measure_prediction(prediction: Prediction, contract: Contract) -> Measuremen
     if DISC in structures and CUP in structures:
         # Where rim and cup are two classes the disc is both, also when its class was named after the whole.
         disc, cup = np.isin(labels, structures[DISC] + structures[CUP]), np.isin(labels, structures[CUP])
-        ratio = vertical_cup_to_disc_ratio(disc, cup)
+        ratio, border = vertical_cup_to_disc_ratio(disc, cup), _cut_off_by(disc, prediction, contract)
         values |= {
             f"{DISC}_vertical_diameter_px": vertical_extent(disc),
             f"{CUP}_vertical_diameter_px": vertical_extent(cup),
-            "vertical_cup_to_disc_ratio": None if math.isnan(ratio) else ratio,
+            "vertical_cup_to_disc_ratio": None if border or math.isnan(ratio) else ratio,
+            CUT_OFF: border,
         }
     return values
+
+
+def _cut_off_by(disc: BoolArray, prediction: Prediction, contract: Contract) -> str:
+    """What ends a disc [H, W], bool, before its own border does: `image`, `region`, or nothing (empty)."""
+    if _touches_border(disc):
+        return "image"
+    if contract.roi is None or prediction.center is None:
+        return ""
+    rows, columns = window_around(prediction.center, disc.shape, contract.roi).visible(disc.shape)
+    return "region" if _touches_border(disc[rows, columns]) else ""
+
+
+def _touches_border(mask: BoolArray) -> bool:
+    return bool(mask[[0, -1]].any() or mask[:, [0, -1]].any()) if mask.size else False

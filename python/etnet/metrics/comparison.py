@@ -158,6 +158,12 @@ def compare_evaluations(a: StoredEvaluation, b: StoredEvaluation) -> list[ScoreD
 
 
 def _require_comparable(a: StoredEvaluation, b: StoredEvaluation) -> None:
+    centers = [stored.metrics.get("centers") for stored in (a, b)]
+    if centers[0] != centers[1]:
+        raise DataError(
+            f"{a.folder} and {b.folder} cannot be compared: the first was scored around {_centers(centers[0])}, the "
+            f"second around {_centers(centers[1])}; evaluate a bundle of each"
+        )
     for kind, of_a, of_b in (("classes", a.classes, b.classes), ("regions", a.regions, b.regions)):
         if set(of_a) != set(of_b):
             raise DataError(
@@ -176,6 +182,10 @@ def _require_comparable(a: StoredEvaluation, b: StoredEvaluation) -> None:
             f"{a.folder} and {b.folder} cannot be compared: their images have the same names but other masks or "
             "another order; evaluate both with the same --data and the same recipe of the data"
         )
+
+
+def _centers(kind: str | None) -> str:
+    return "no centres" if kind is None else f"{kind} centres"
 
 
 def _missing(images: Sequence[str], others: Sequence[str]) -> str:
