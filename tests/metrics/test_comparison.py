@@ -11,7 +11,7 @@ from scipy import stats
 
 from etnet.errors import DataError
 from etnet.metrics.comparison import ScoreDifference, StoredEvaluation, compare_evaluations, read_evaluation
-from etnet.metrics.statistics import PairedDifference
+from etnet.metrics.statistics import PairedDifference, paired_difference
 from helpers.backends import random_labels
 from helpers.evaluations import write_evaluation
 from helpers.samples import sample
@@ -175,3 +175,10 @@ def test_a_damaged_folder_is_one_sentence(tmp_path, damage, message):
 def test_a_model_wins_when_the_interval_leaves_out_0(better, means, interval, winner):
     paired = PairedDifference(9, *means, means[1] - means[0], interval, 0.01)
     assert ScoreDifference("whole_image", "any", better, paired).winner == winner
+
+
+def test_two_images_that_favour_one_model_make_no_winner():
+    paired = paired_difference(np.array([0.5, 0.6]), np.array([0.6, 0.8]))
+    assert paired.interval[0] > 0
+    assert paired.p_value == 0.5
+    assert ScoreDifference("whole_image", "any", "higher", paired).winner is None

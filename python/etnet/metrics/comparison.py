@@ -15,7 +15,7 @@ import numpy as np
 from etnet.errors import DataError
 from etnet.metrics.overlap import FloatArray, plain
 from etnet.metrics.report import plain_interval
-from etnet.metrics.statistics import PairedDifference, paired_difference
+from etnet.metrics.statistics import LEVEL, PairedDifference, paired_difference
 
 METRICS_FILE = "metrics.json"
 PER_IMAGE_FILE = "per_image.csv"
@@ -71,13 +71,14 @@ class ScoreDifference:
 
     @property
     def winner(self) -> Literal["A", "B"] | None:
-        """The model with the better mean where the interval of the difference leaves out 0, otherwise None.
+        """The model with the better mean where the interval of the difference leaves out 0 and p < 0.05, or None.
 
-        None too for signed errors on two sides of 0: their difference does not tell which is nearer to it. The absolute
-        error, which stands beside each, does.
+        Both are asked for because the interval is too narrow for few images: of two images that favour one model it
+        always leaves out 0. None too for signed errors on two sides of 0: their difference does not tell which is
+        nearer to it. The absolute error, which stands beside each, does.
         """
         low, high = self.paired.interval
-        if math.isnan(low) or low <= 0 <= high:
+        if math.isnan(low) or low <= 0 <= high or not self.paired.p_value < 1 - LEVEL:
             return None
         a, b = self.paired.mean_a, self.paired.mean_b
         if self.better == "nearer to 0" and a * b <= 0:
