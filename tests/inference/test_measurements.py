@@ -63,7 +63,8 @@ def test_a_disc_class_that_is_only_the_rim_gives_the_same_ratio():
 def test_without_a_disc_there_is_no_ratio_and_with_an_empty_cup_it_is_zero():
     rules = segmenter_contract(ROI)
     assert measure_prediction(predicted(np.zeros((9, 9), np.uint8)), rules)["vertical_cup_to_disc_ratio"] is None
-    assert measure_prediction(predicted(np.pad(np.ones((9, 9), np.uint8), 1)), rules)["vertical_cup_to_disc_ratio"] == 0.0
+    rim_only = np.pad(np.ones((9, 9), np.uint8), 1)
+    assert measure_prediction(predicted(rim_only), rules)["vertical_cup_to_disc_ratio"] == 0.0
 
 
 @pytest.mark.parametrize(
