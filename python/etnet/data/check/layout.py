@@ -114,12 +114,9 @@ def _several(files: FileTree, homes: Mapping[str, set[str]]) -> str:
 
 def _each_in_one_folder(files: FileTree, homes: Mapping[str, set[str]]) -> bool:
     """Whether every data set lies in one folder, masks included: no folder holds pictures of none of them."""
-    tops = {
-        parts[0] if len(parts) > 1 else "" for parts in (path.relative_to(files.root).parts for path in files.pictures)
-    }
-    return (
-        all(len(folders) == 1 for folders in homes.values()) and "" not in tops and tops <= set().union(*homes.values())
-    )
+    recognised = set[str]().union(*homes.values()) - {""}
+    tops = {path.relative_to(files.root).parts[0] for path in files.pictures}
+    return all(len(folders) == 1 for folders in homes.values()) and tops <= recognised
 
 
 def _unknown(files: FileTree) -> str:
