@@ -64,8 +64,8 @@ class TestCheck:
             save(path, np.linspace(0, 255, 12 * 16).astype(np.uint8).reshape(12, 16))
         result = run("check", root)
         assert result.exit_code == 0
-        assert re.search(r"189 others +\S+% +yes \(threshold 127\)\n", result.stdout)
-        assert re.search(r" 255 +138 +\S+% +yes\n", result.stdout)
+        assert re.search(r"189 others +\S+% +yes \(threshold 127\) *\n", result.stdout)
+        assert re.search(r" 255 +138 +\S+% +yes *\n", result.stdout)
 
     def test_json_is_all_of_stdout_and_keeps_the_code(self, tmp_path):
         root = write_drive(tmp_path)

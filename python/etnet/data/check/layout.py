@@ -115,7 +115,7 @@ def _several(files: FileTree, homes: Mapping[str, set[str]]) -> str:
 def _each_in_one_folder(files: FileTree, homes: Mapping[str, set[str]]) -> bool:
     """Whether every data set lies in one folder, masks included: no folder holds pictures of none of them."""
     recognised = set[str]().union(*homes.values()) - {""}
-    tops = {path.relative_to(files.root).parts[0] for path in files.pictures}
+    tops = {path.relative_to(files.root).parts[0] for path in (*files.pictures, *files.archives)}
     return all(len(folders) == 1 for folders in homes.values()) and tops <= recognised
 
 
