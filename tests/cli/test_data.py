@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from etnet.cli.main import main
 from etnet.data.catalog import CATALOG
 from helpers.datasets import save, write_pairs
-from helpers.layouts import write_chase, write_drive
+from helpers.layouts import write_chase, write_drive, write_montgomery
 
 
 def run(*words: object):
@@ -56,6 +57,15 @@ class TestCheck:
             "check", root, "--dataset", "folder", "--set", names, "--set", "data.mask_values={0: 0, 128: 1, 255: 2}"
         )
         assert settled.exit_code == 0, settled.output
+
+    def test_values_that_a_threshold_divides_are_shown_as_expected(self, tmp_path):
+        root = write_montgomery(tmp_path, merged=True)
+        for path in (root / "masks").iterdir():
+            save(path, np.linspace(0, 255, 12 * 16).astype(np.uint8).reshape(12, 16))
+        result = run("check", root)
+        assert result.exit_code == 0
+        assert re.search(r"189 others +\S+% +yes \(threshold 127\) *\n", result.stdout)
+        assert re.search(r" 255 +138 +\S+% +yes *\n", result.stdout)
 
     def test_json_is_all_of_stdout_and_keeps_the_code(self, tmp_path):
         root = write_drive(tmp_path)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from etnet.data.mask_sources import DiscCupMask, MaskFile, SoftMapMask, UnionMask
+from etnet.data.mask_sources import DiscCupMask, MaskFile, MaskRefused, SoftMapMask, UnionMask
 from etnet.errors import DataError
 from helpers.datasets import save
 
@@ -32,6 +32,17 @@ def test_an_empty_structure_is_refused_by_file(tmp_path, empty, name):
     maps[empty] = np.minimum(maps[empty], 2)
     with pytest.raises(DataError, match=rf"{name}: 3 of 4 annotators agree on no pixel of the {empty}"):
         soft_maps(tmp_path, **maps).read()
+
+
+@pytest.mark.parametrize(("highest", "offered"), [(3, False), (2, True)])
+def test_fewer_annotators_are_only_offered_where_that_would_help(tmp_path, highest, offered):
+    source = soft_maps(tmp_path, nested(), np.minimum(nested(), 2))
+    if not offered:
+        save(source.cup, np.tile(np.arange(highest + 1, dtype=np.uint8), (5, 2))[:, :5])
+    with pytest.raises(MaskRefused) as refusal:
+        source.read()
+    assert ("lower data.min_annotators" in str(refusal.value)) == offered
+    assert refusal.value.path == source.cup
 
 
 def test_a_cup_outside_its_disc_is_refused_by_file(tmp_path):
@@ -65,6 +76,17 @@ def test_left_and_right_are_joined(tmp_path):
 def test_smoothed_borders_are_cut_at_half(tmp_path):
     mask = UnionMask((save(tmp_path / "m.png", np.array([[0, 127, 128, 255]], np.uint8)),))
     assert mask.read().tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("highest", [2, 7, 127])
+def test_greys_without_white_are_refused_by_file_and_value(tmp_path, highest):
+    white = save(tmp_path / "l.png", np.array([[0, 255]], np.uint8))
+    grey = save(tmp_path / "r.png", np.array([[0, highest]], np.uint8))
+    with pytest.raises(
+        MaskRefused, match=rf"r\.png: mask holds values 0, {highest}, of which none is above"
+    ) as refusal:
+        UnionMask((white, grey)).read()
+    assert refusal.value.path == grey
 
 
 @pytest.mark.parametrize("stored", [np.array([[0, 1]], np.uint8), np.array([[False, True]])])

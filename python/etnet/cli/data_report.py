@@ -15,7 +15,7 @@ from etnet.cli.console import counted, output
 
 if TYPE_CHECKING:
     from etnet.data.catalog import DatasetCard
-    from etnet.data.check import CheckReport, PartSummary
+    from etnet.data.check import CheckReport, PartSummary, ValueCount
     from etnet.data.findings import Finding
 
 LISTED_FILES = 3
@@ -88,16 +88,24 @@ def _sizes(part: PartSummary) -> str:
 def _values_table(report: CheckReport) -> Table:
     table = _table("Values in the mask files", ["value", "files", "share of pixels", "expected"])
     total = sum(count.pixels for count in report.values.values())
-    odd = [value for value, count in report.values.items() if not count.expected]
-    hidden = set(odd) if len(odd) > LISTED_VALUES else set()
+    odd: dict[str, list[int]] = {}
     for value, count in report.values.items():
-        if value not in hidden:
-            share = f"{count.pixels / total:.2%}"
-            table.add_row(str(value), str(count.files), share, "yes" if count.expected else "no")
-    if hidden:
-        share = f"{sum(report.values[value].pixels for value in hidden) / total:.2%}"
-        table.add_row(f"{len(hidden)} others", "", share, "no")
+        if _expected(count) != "yes":
+            odd.setdefault(_expected(count), []).append(value)
+    hidden = {expected: values for expected, values in odd.items() if len(values) > LISTED_VALUES}
+    for value, count in report.values.items():
+        if _expected(count) not in hidden:
+            table.add_row(str(value), str(count.files), f"{count.pixels / total:.2%}", _expected(count))
+    for expected, values in hidden.items():
+        share = f"{sum(report.values[value].pixels for value in values) / total:.2%}"
+        table.add_row(f"{len(values)} others", "", share, expected)
     return table
+
+
+def _expected(count: ValueCount) -> str:
+    if count.threshold is not None:
+        return f"yes (threshold {count.threshold})"
+    return "yes" if count.expected else "no"
 
 
 def _print_finding(finding: Finding, root: Path) -> None:

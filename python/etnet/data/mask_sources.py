@@ -20,7 +20,22 @@ STRAY_SHARE = 0.01
 """Share of a cup that may lie outside its disc, as resizing leaves it; more is a mistake."""
 
 _ANNOTATORS = 4
-_HALF = 127
+THRESHOLD = 127
+"""Grey above which a pixel of a black and white mask is white."""
+
+_LISTED_VALUES = 6
+
+
+class MaskRefused(DataError):
+    """The content of a mask cannot be used.
+
+    Attributes:
+        path: The file that is to blame, of all that the mask is joined from.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
 
 
 class MaskSource(Protocol):
@@ -88,10 +103,14 @@ class UnionMask:
         return self.join([read_mask_values(path) for path in self.files])
 
     def join(self, values: Sequence[Int32Array]) -> Int32Array:
-        """Values {0, 1} [H, W]; see `MaskSource`."""
-        joined = _bright(values[0])
+        """Values {0, 1} [H, W].
+
+        Raises:
+            DataError: A file holds greys but no white, or the files differ in size.
+        """
+        joined = _bright(values[0], self.path)
         for path, stored in zip(self.files[1:], values[1:], strict=True):
-            part = _bright(stored)
+            part = _bright(stored, path)
             _require_one_size(self.path, joined, path, part)
             joined |= part
         return joined.astype(np.int32)
@@ -133,24 +152,29 @@ class SoftMapMask:
         """
         disc, cup = (stored >= self._threshold() for stored in values)
         _require_one_size(self.disc, disc, self.cup, cup)
-        for path, structure, name in ((self.disc, disc, "disc"), (self.cup, cup, "cup")):
+        for path, stored, structure, name in zip(self.files, values, (disc, cup), ("disc", "cup"), strict=True):
             if not structure.any():
-                raise DataError(
-                    f"{path}: {self.min_annotators} of {_ANNOTATORS} annotators agree on no pixel of the {name}; "
-                    f"expected values of 0, 64, 128, 191, 255 that reach {self._threshold():.0f}; copy the map from "
-                    "the archive again, lower data.min_annotators, or leave the image out"
-                )
+                raise MaskRefused(path, self._nothing_agreed(stored, name))
         stray = int((cup & ~disc).sum()) / int(cup.sum())
         if stray > STRAY_SHARE:
-            raise DataError(
-                f"{self.cup}: {stray:.0%} of the cup lie outside the disc of {self.disc.name}; expected a cup inside "
-                "its disc; copy both maps of this image from the archive again"
+            raise MaskRefused(
+                self.cup,
+                f"{stray:.0%} of the cup lie outside the disc of {self.disc.name}; expected a cup inside its disc; "
+                "copy both maps of this image from the archive again",
             )
         return disc.astype(np.int32) + (cup & disc)
 
     def _threshold(self) -> float:
-        """Halfway between the values of this and of one annotator fewer."""
-        return (self.min_annotators - 0.5) / _ANNOTATORS * 255
+        return _agreement(self.min_annotators)
+
+    def _nothing_agreed(self, stored: Int32Array, name: str) -> str:
+        # With a damaged map, no number of annotators is low enough.
+        lower = "lower data.min_annotators, " if stored.max(initial=0) >= _agreement(1) else ""
+        return (
+            f"{self.min_annotators} of {_ANNOTATORS} annotators agree on no pixel of the {name}; got values "
+            f"{_held(stored)}, expected 0, 64, 128, 191, 255 that reach {self._threshold():.0f}; copy the map from the "
+            f"archive again, {lower}or leave the image out"
+        )
 
 
 @dataclass(frozen=True)
@@ -185,11 +209,9 @@ class DiscCupMask:
         rim, cup = values[0] == self.rim, values[0] == self.cup
         for structure, name, value in ((rim, "rim", self.rim), (cup, "cup", self.cup)):
             if not structure.any():
-                held = sorted(np.unique(values[0]).tolist())
                 raise DataError(
-                    f"{self.path}: holds no {name} of the optic disc (value {value}), but "
-                    f"{', '.join(map(str, held[:6]))}{', ...' if len(held) > 6 else ''}; copy the mask from the "
-                    "archive again, give its values in data.mask_values, or leave the image out"
+                    f"{self.path}: holds no {name} of the optic disc (value {value}), but {_held(values[0])}; copy the "
+                    "mask from the archive again, give its values in data.mask_values, or leave the image out"
                 )
         stray = _share_apart(cup, rim)
         if stray > STRAY_SHARE:
@@ -213,9 +235,28 @@ def _share_apart(cup: npt.NDArray[np.bool_], rim: npt.NDArray[np.bool_]) -> floa
     return float(areas[apart].sum() / areas[1:].sum())
 
 
-def _bright(values: Int32Array) -> npt.NDArray[np.bool_]:
+def _agreement(annotators: int) -> float:
+    """Halfway between the values of so many annotators and of one fewer."""
+    return (annotators - 0.5) / _ANNOTATORS * 255
+
+
+def _held(values: Int32Array) -> str:
+    """The lowest of the different values, listed."""
+    held = np.unique(values).tolist()
+    return ", ".join(map(str, held[:_LISTED_VALUES])) + (", ..." if len(held) > _LISTED_VALUES else "")
+
+
+def _bright(values: Int32Array, path: Path) -> npt.NDArray[np.bool_]:
     """Above the middle grey; a 1-bit file, or class indices, above 0."""
-    bright: npt.NDArray[np.bool_] = values > (_HALF if values.max(initial=0) > 1 else 0)
+    highest = values.max(initial=0)
+    if 1 < highest <= THRESHOLD:
+        raise MaskRefused(
+            path,
+            f"mask holds values {_held(values)}, of which none is above {THRESHOLD}, so that nothing would be "
+            "labelled; expected 0 and 255, or 0 and 1; copy the mask from the archive again, or save it as black and "
+            "white",
+        )
+    bright: npt.NDArray[np.bool_] = values > (THRESHOLD if highest > 1 else 0)
     return bright
 
 
@@ -224,7 +265,7 @@ def _require_one_size(
 ) -> None:
     if first_map.shape != second_map.shape:
         sizes = [f"{part.shape[1]}x{part.shape[0]}" for part in (second_map, first_map)]
-        raise DataError(
-            f"{second}: the mask is {sizes[0]} pixels; expected {sizes[1]} as in {first.name}; "
-            "copy both from the archive again"
+        raise MaskRefused(
+            second,
+            f"the mask is {sizes[0]} pixels; expected {sizes[1]} as in {first.name}; copy both from the archive again",
         )

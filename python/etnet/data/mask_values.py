@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from etnet.data.mask_sources import MaskSource
+from etnet.data.mask_sources import THRESHOLD, MaskSource, UnionMask
 from etnet.errors import DataError
 from etnet.types import UInt8Array
 
@@ -79,6 +79,24 @@ def scan_masks(masks: Sequence[MaskSource]) -> list[MaskSummary]:
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(summary, masks))
+
+
+def require_structure(masks: Sequence[MaskSource], summaries: Sequence[MaskSummary]) -> None:
+    """Refuses black and white masks that are all black: nothing could be learned from them, and nothing scored.
+
+    Args:
+        masks: Masks of one part of a data set.
+        summaries: What those of them hold that can be read.
+
+    Raises:
+        DataError: No mask is white anywhere.
+    """
+    black = bool(summaries) and all(summary.values == {0} for summary in summaries)
+    if black and all(isinstance(mask, UnionMask) for mask in masks):
+        raise DataError(
+            f"{summaries[0].path}: mask holds only the value 0, as do all {len(summaries)} masks of this part; "
+            f"expected 1, or values above {THRESHOLD}, where the structure is; copy the masks from the archive again"
+        )
 
 
 def find_mapping(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from etnet.config.load import load_recipe
-from etnet.data.check import CheckReport, check_dataset
+from etnet.data.check import check_dataset
 from etnet.data.datasets import open_dataset
-from etnet.data.findings import Finding
 from etnet.data.splits import builtin_split
 from etnet.errors import DataError
+from helpers.checks import findings, the_error
 from helpers.datasets import save, write_pairs
 from helpers.layouts import (
     refuge_mask,
@@ -26,24 +26,6 @@ from helpers.layouts import (
     write_refuge,
     write_stare,
 )
-
-
-def findings(report: CheckReport, rule: str) -> list[Finding]:
-    return [finding for finding in report.findings if finding.rule == rule]
-
-
-def the_error(root: Path, rule: str) -> Finding:
-    """The first of the errors, all of one rule, with which training must refuse in the same words."""
-    report = check_dataset(root)
-    errors = [finding for finding in report.findings if finding.severity == "error"]
-    assert {finding.rule for finding in errors} == {rule}, [finding.sentence for finding in errors]
-    with pytest.raises(DataError) as refusal:
-        dataset = open_dataset(load_recipe(report.dataset).data, report.root, "all")
-        # Images are read while training.
-        for index in range(len(dataset)):
-            dataset.load(index)
-    assert str(refusal.value) == errors[0].sentence
-    return errors[0]
 
 
 class TestRealFolders:
@@ -211,7 +193,8 @@ class TestBrokenFolders:
         save(path, np.zeros((30, 40), np.uint8))
         finding = the_error(root, "mask-content")
         assert finding.sentence.startswith(f"{path}: 3 of 4 annotators agree on no pixel of the cup")
-        assert "lower data.min_annotators, or leave the image out" in finding.sentence
+        assert "got values 0, expected 0, 64, 128, 191, 255" in finding.sentence
+        assert finding.files == (path,)
 
     def test_a_left_lung_without_the_right_one(self, tmp_path):
         root = write_montgomery(tmp_path)
@@ -221,6 +204,8 @@ class TestBrokenFolders:
         (finding,) = findings(report, "one-lung")
         assert finding.files == (root / "ManualMask" / "leftMask" / f"{name}.png",)
         assert "left lung without the right one (1 of 138)" in finding.sentence
+        assert report.errors == 1
+        assert {name: part.pairs for name, part in report.parts.items()} == {"train": 79, "test": 58}
         with pytest.raises(DataError) as refusal:
             open_dataset(load_recipe("montgomery").data, root, "train")
         assert str(refusal.value) == finding.sentence

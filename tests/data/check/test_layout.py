@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 
 from etnet.config.load import load_recipe
+from etnet.data.check import check_dataset
 from etnet.data.check.layout import locate, recognise
 from etnet.data.file_tree import list_files
 from etnet.errors import DataError, UsageError
+from helpers.layouts import write_drishti, write_refuge
 
 
 def touch(root, *names):
@@ -35,6 +37,32 @@ def test_sets_in_folders_of_their_own_are_named_with_the_command_for_one(tmp_pat
     files = touch(tmp_path, "b/Image_01L.jpg", "a/01_test.tif")
     with pytest.raises(UsageError, match=r"CHASE_DB1 in b; DRIVE in a\); check one at a time: etnet data check .*/b"):
         recognise(files)
+
+
+@pytest.mark.parametrize(
+    ("names", "listed"),
+    [
+        (["Training/01.png", "Training400/g0001.jpg"], None),
+        (["Training/drishtiGS_002.png", "Test/drishtiGS_003.png", "Training400/g0001.jpg"], "in Test, Training"),
+        (["Training/drishtiGS_002.png", "Training400/g0001.jpg", "Annotation/g0001.bmp"], "in Training"),
+        (["drishtiGS_002.png", "Training400/g0001.jpg"], r"in \."),
+    ],
+)
+def test_sets_that_share_a_folder_are_told_apart_by_name_or_moved(tmp_path, names, listed):
+    files = touch(tmp_path, *names)
+    if listed is None:
+        assert recognise(files) == "refuge"
+        return
+    remedy = rf"{listed}; REFUGE in Training400\); move each .* etnet data check {tmp_path} --dataset drishti_gs$"
+    with pytest.raises(UsageError, match=remedy):
+        recognise(files)
+
+
+@pytest.mark.parametrize(("dataset", "pairs"), [("drishti_gs", 3), ("refuge", 5)])
+def test_one_of_two_mixed_sets_is_checked_by_its_name(tmp_path, dataset, pairs):
+    write_refuge(write_drishti(tmp_path))
+    report = check_dataset(tmp_path, load_recipe(dataset))
+    assert (report.errors, report.parts["train"].pairs) == (0, pairs)
 
 
 def test_an_archive_that_was_not_unpacked_is_mentioned(tmp_path):

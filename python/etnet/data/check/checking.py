@@ -13,11 +13,12 @@ from etnet.data.catalog import CATALOG, DatasetCard, dataset_of
 from etnet.data.check.layout import locate
 from etnet.data.check.reading import read_pairs
 from etnet.data.check.report import CheckReport, PartSummary, ValueCount
-from etnet.data.check.rules import Part, all_of, expected_values
+from etnet.data.check.rules import Part, all_of, expected_values, thresholded_values
 from etnet.data.datasets import find_part
 from etnet.data.datasets.pairing import FoundPairs
 from etnet.data.file_tree import FileTree, list_files
 from etnet.data.findings import Finding, PartMissing, Report, Severity, by_severity, such_files
+from etnet.data.mask_sources import THRESHOLD
 from etnet.errors import DataError
 
 PARTS: tuple[Literal["train", "test"], ...] = ("train", "test")
@@ -131,7 +132,13 @@ def _values(parts: Sequence[Part], card: DatasetCard | None, data: DataSection) 
             files.update(counts.keys())
             pixels.update(counts)
     expected = expected_values(parts, data) if data.mask_values or card is None else set(card.values)
-    return {value: ValueCount(files[value], pixels[value], value in expected) for value in sorted(files)}
+    divided = thresholded_values(parts) - expected
+    return {
+        value: ValueCount(
+            files[value], pixels[value], value in expected | divided, THRESHOLD if value in divided else None
+        )
+        for value in sorted(files)
+    }
 
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:

@@ -55,7 +55,7 @@ def recognise(files: FileTree) -> str:
         raise DataError(_unknown(files))
     homes = {name: _top_folders(files, name) for name in counts}
     if len(homes) > 1 and _disjoint(homes):
-        raise UsageError(_several(files.root, homes))
+        raise UsageError(_several(files, homes))
     return counts.most_common(1)[0][0]
 
 
@@ -96,12 +96,27 @@ def _home(files: FileTree, dataset: str) -> Path:
     return homes.pop() if len(homes) == 1 else files.root
 
 
-def _several(root: Path, homes: Mapping[str, set[str]]) -> str:
-    listed = "; ".join(f"{CATALOG[name].title} in {', '.join(sorted(homes[name]))}" for name in sorted(homes))
-    first = root / min(homes[min(homes)])
-    return (
-        f"{root}: holds several data sets ({listed}); check one at a time: etnet data check {shlex.quote(str(first))}"
+def _several(files: FileTree, homes: Mapping[str, set[str]]) -> str:
+    root, first = files.root, min(homes)
+    listed = "; ".join(
+        f"{CATALOG[name].title} in {', '.join(folder or '.' for folder in sorted(homes[name]))}"
+        for name in sorted(homes)
     )
+    if _each_in_one_folder(files, homes):
+        remedy = f"check one at a time: etnet data check {shlex.quote(str(root / min(homes[first])))}"
+    else:
+        remedy = (
+            "move each to a folder of its own, or check it as one of them: "
+            f"etnet data check {shlex.quote(str(root))} --dataset {first}"
+        )
+    return f"{root}: holds several data sets ({listed}); {remedy}"
+
+
+def _each_in_one_folder(files: FileTree, homes: Mapping[str, set[str]]) -> bool:
+    """Whether every data set lies in one folder, masks included: no folder holds pictures of none of them."""
+    recognised = set[str]().union(*homes.values()) - {""}
+    tops = {path.relative_to(files.root).parts[0] for path in (*files.pictures, *files.archives)}
+    return all(len(folders) == 1 for folders in homes.values()) and tops <= recognised
 
 
 def _unknown(files: FileTree) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from etnet.data.dataset import require_same_size
 from etnet.data.datasets.pairing import FoundPairs
 from etnet.data.io import StoredPicture, image_from, mask_values_from, read_stored
-from etnet.data.mask_sources import MaskSource
+from etnet.data.mask_sources import MaskRefused, MaskSource
 from etnet.data.mask_values import MaskSummary, distinct_values
 from etnet.errors import DataError
 
@@ -157,7 +157,7 @@ def _attempt(rule: str, path: Path, faults: list[Fault], action: Callable[[], _R
     try:
         return action()
     except DataError as error:
-        faults.append(Fault(rule, path, str(error)))
+        faults.append(Fault(rule, error.path if isinstance(error, MaskRefused) else path, str(error)))
         return None
 
 

@@ -36,11 +36,13 @@ class ValueCount:
         files: Files that hold it.
         pixels: Pixels of all files together.
         expected: Whether masks of this data set hold it.
+        threshold: Grey that divides it, with its neighbours, into black and white; None where it stands for itself.
     """
 
     files: int
     pixels: int
     expected: bool
+    threshold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,12 @@ class CheckReport:
             "recipe": self.recipe,
             "parts": {name: _part_dict(part) for name, part in self.parts.items()},
             "mask_values": {
-                str(value): {"files": count.files, "pixels": count.pixels, "expected": count.expected}
+                str(value): {
+                    "files": count.files,
+                    "pixels": count.pixels,
+                    "expected": count.expected,
+                    "threshold": count.threshold,
+                }
                 for value, count in self.values.items()
             },
             "errors": self.errors,

@@ -10,15 +10,16 @@ from etnet.config.schema import DataSection
 from etnet.data.catalog import DatasetCard
 from etnet.data.check.reading import PairFacts
 from etnet.data.datasets.pairing import FoundPairs
-from etnet.data.findings import Finding, counted_of
-from etnet.data.mask_sources import UnionMask
-from etnet.data.mask_values import MaskMapping, MaskSummary, find_mapping, proposed_mapping
+from etnet.data.findings import Finding, counted_of, such_files
+from etnet.data.mask_sources import THRESHOLD, UnionMask
+from etnet.data.mask_values import MaskMapping, MaskSummary, find_mapping, proposed_mapping, require_structure
 from etnet.errors import DataError
 
 _SIZE_TOLERANCE = 0.25
 """Official images of one set differ this much; copies that were resized differ more."""
 
 _DARK = 65535 / 8
+_NEAR_WHITE = 250
 _AIR, _DENSE = -1000, 400
 """Hounsfield units between which the built-in recipe for lungs shows a slice."""
 
@@ -79,6 +80,11 @@ def mask_values(part: Part, data: DataSection) -> Iterator[Finding]:
     if not summaries:
         return
     try:
+        require_structure(part.pairs.masks, summaries)
+    except DataError as error:
+        yield Finding("error", "no-structure", str(error), tuple(summary.path for summary in summaries))
+        return
+    try:
         mapping = _mapping(part, data, summaries)
     except DataError as error:
         given = data.mask_values or part.pairs.mask_values
@@ -102,23 +108,54 @@ def expected_values(parts: Sequence[Part], data: DataSection) -> set[int]:
 
 def smoothed(parts: Sequence[Part]) -> Iterator[Finding]:
     """Masks of one structure that hold greys between black and white, which are divided at the middle."""
-    masks = [source for part in parts for source in part.pairs.masks if isinstance(source, UnionMask)]
-    stored = [facts.stored for part in parts for facts in part.facts]
-    if not masks:
-        return
-    held = [set().union(*counts) for counts in stored]
+    masks = _black_and_white(parts)
     grey = [
         source.path
-        for source, values in zip(masks, held, strict=True)
-        if max(values, default=0) > 1 and values - {0, 255}
+        for source, facts in masks
+        if any(max(held) >= _NEAR_WHITE and set(held) - {0, 255} for held in facts.stored)
     ]
     if grey:
         yield Finding(
             "note",
             "smoothed-masks",
             f"{grey[0]}: holds greys between 0 and 255 ({counted_of(grey, len(masks))} masks), as resizing "
-            "leaves them; values above 127 count as the structure; nothing to do",
+            f"leaves them; values above {THRESHOLD} count as the structure; nothing to do",
             tuple(grey),
+        )
+
+
+def thresholded_values(parts: Sequence[Part]) -> set[int]:
+    """Stored values that are divided into black and white, in masks that hold both."""
+    stored = [held for _, facts in _black_and_white(parts) for held in facts.stored]
+    return set[int]().union(*(held for held in stored if max(held) > THRESHOLD))
+
+
+def _black_and_white(parts: Sequence[Part]) -> list[tuple[UnionMask, PairFacts]]:
+    return [
+        (source, facts)
+        for part in parts
+        for source, facts in zip(part.pairs.masks, part.facts, strict=True)
+        if isinstance(source, UnionMask)
+    ]
+
+
+def black_files(parts: Sequence[Part]) -> Iterator[Finding]:
+    """Files without the structure whose fellows of the same mask show it, such as one lung of two."""
+    joined = [(source, facts) for source, facts in _black_and_white(parts) if facts.mask and 1 in facts.mask.values]
+    black = tuple(
+        path
+        for source, facts in joined
+        for path, held in zip(source.files, facts.stored, strict=True)
+        if max(held) == 0
+    )
+    if black:
+        yield Finding(
+            "warning",
+            "black-mask-file",
+            f"{black[0]}: mask holds only the value 0, but the other file of the same image does not ("
+            f"{such_files(len(black))}); expected the structure in both; copy the mask from the archive again, or "
+            "leave it if that is true of the image",
+            black,
         )
 
 
@@ -278,4 +315,4 @@ def all_of(parts: Sequence[Part], data: DataSection, card: DatasetCard | None) -
     found: list[Finding] = []
     for part in parts:
         found += [*faults(part), *mask_values(part, data), *kinds(part), *dark_images(part, data)]
-    return [*found, *leakage(parts), *smoothed(parts), *official_sizes(parts, card)]
+    return [*found, *leakage(parts), *black_files(parts), *smoothed(parts), *official_sizes(parts, card)]

@@ -39,10 +39,14 @@ def find_montgomery(data: DataSection, root: Path, *, part: Literal["train", "te
             "CXR_png and ManualMask (or masks)"
         )
     require_two_classes(data, root, title="Montgomery", structure="lung")
-    images, masks = image_files(root / "CXR_png"), _masks(root, report=report)
+    images = image_files(root / "CXR_png")
+    masks, halves = _masks(root, report=report)
     split = builtin_split("montgomery") if data.split_file is None else read_split(data.split_file)
-    paired = match_names(images, {name: mask.path for name, mask in masks.items()}, report=report)
-    ids = part_of(paired, split, part, where=root, report=report)
+    # An image with one lung is reported as that: it is neither without mask nor missing.
+    whole = {name: path for name, path in images.items() if name not in halves}
+    paired = {*match_names(whole, {name: mask.path for name, mask in masks.items()}, report=report), *halves}
+    present = part_of([name for name in images if name in paired], split, part, where=root, report=report)
+    ids = tuple(name for name in present if name not in halves)
     return FoundPairs(
         ids=ids,
         images=tuple(images[name] for name in ids),
@@ -51,18 +55,19 @@ def find_montgomery(data: DataSection, root: Path, *, part: Literal["train", "te
     )
 
 
-def _masks(root: Path, *, report: Report) -> dict[str, MaskSource]:
-    """Lungs by id, left and right as one."""
+def _masks(root: Path, *, report: Report) -> tuple[dict[str, MaskSource], frozenset[str]]:
+    """Lungs by id, left and right as one; and the ids of which only one lung is there."""
     if (root / "ManualMask").is_dir():
         left, right = (image_files(root / "ManualMask" / f"{side}Mask") for side in ("left", "right"))
         _report_one_lung(left, right, report=report)
-        return {name: UnionMask((left[name], right[name])) for name in left if name in right}
+        both = {name: UnionMask((left[name], right[name])) for name in left if name in right}
+        return dict(both), frozenset(left.keys() ^ right.keys())
     if not (root / "masks").is_dir():
         raise DataError(
             f"{root}: has neither ManualMask/leftMask and ManualMask/rightMask nor masks; unpack the Montgomery "
             "archive with its masks again"
         )
-    return {name: UnionMask((path,)) for name, path in image_files(root / "masks").items()}
+    return {name: UnionMask((path,)) for name, path in image_files(root / "masks").items()}, frozenset()
 
 
 def _report_one_lung(left: Mapping[str, Path], right: Mapping[str, Path], *, report: Report) -> None:

@@ -9,7 +9,7 @@ from etnet.config.schema import DataSection
 from etnet.data.dataset import PairedFiles, require_same_size
 from etnet.data.datasets.pairing import FoundPairs
 from etnet.data.io import read_size
-from etnet.data.mask_values import MaskSummary, find_mapping, scan_masks
+from etnet.data.mask_values import MaskSummary, find_mapping, require_structure, scan_masks
 
 
 def open_pairs(data: DataSection, pairs: FoundPairs) -> PairedFiles:
@@ -23,6 +23,7 @@ def open_pairs(data: DataSection, pairs: FoundPairs) -> PairedFiles:
         DataError: A mask cannot be used, sizes differ or mask values have no class.
     """
     summaries = scan_masks(pairs.masks)
+    require_structure(pairs.masks, summaries)
     _check_sizes(pairs.images, summaries)
     mapping = find_mapping(
         summaries,
