@@ -93,6 +93,23 @@ def test_a_dry_run_lists_what_is_missing_and_writes_nothing(in_process: None) ->
     assert (values["runs"][0]["state"], values["iterations_missing"]) == ("done", 0)
 
 
+def test_data_that_are_not_all_there_are_never_silently_beside_the_paper(in_process: None) -> None:
+    sentences = [f"holds {held} of the 20 pairs of DRIVE for {use}" for held, use in ((4, "training"), (3, "testing"))]
+    dry = reproduce("--methods", "etnet", *FAST, "--dry-run")
+    dry_json = reproduce("--methods", "etnet", *FAST, "--dry-run", "--json").stdout
+    result = reproduce("--methods", "etnet", *FAST)
+    folder = Path("runs/reproduce/table2")
+    part = (folder / "table.md").read_text("utf-8").partition("## DRIVE\n")[2].partition("\n## ")[0]
+    content = json.loads((folder / "table.json").read_text("utf-8"))
+    for number, sentence in enumerate(sentences):
+        assert f"Warning: data/DRIVE: {sentence}" in dry.stderr
+        assert f"Warning: data/DRIVE: {sentence}" in result.stderr
+        assert sentence in " ".join(result.stdout.split())
+        assert f"> **Warning: data/DRIVE: {sentence}" in part
+        assert sentence in content["incomplete_data"]["drive"][number]
+        assert sentence in json.loads(dry_json)["incomplete_data"]["drive"][number]
+
+
 def test_a_failed_run_is_in_the_table_and_in_the_exit_code(monkeypatch: pytest.MonkeyPatch, in_process: None) -> None:
     result = reproduce("--methods", "unet,etnet", *FAST, "--set", "data.crop_size=48")
     # U-Net needs multiples of 32: that is known before anything is trained.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,7 +175,7 @@ def _reproduce(ctx: click.Context, plan: Plan, *, as_json: bool) -> None:
 def _tell_missing(plan: Plan) -> None:
     from etnet.reproduce.plan import NO_DATA
 
-    for sentence in plan.broken.values():
+    for sentence in (*plan.broken.values(), *chain.from_iterable(plan.incomplete.values())):
         warn(sentence)
     missing = {cell.dataset.title: cell.dataset for cell in plan.cells if cell.wanted and cell.absence == NO_DATA}
     for title, dataset in missing.items():

@@ -43,6 +43,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
             for cell in plan.cells
             if cell.absence is not None
         ],
+        "incomplete_data": {key: list(sentences) for key, sentences in plan.incomplete.items()},
     }
 
 
@@ -96,6 +97,8 @@ def result_tables(result: TableResult) -> Iterator[Table | Text]:
     for dataset in request.table.datasets:
         cells = [cell for cell in result.cells if cell.cell.dataset == dataset]
         yield _dataset_table(dataset, cells)
+        for sentence in result.plan.incomplete.get(dataset.key, ()):
+            yield Text(f"Warning: {sentence}\n", style="yellow")
         yield from (Text(f"{centers_text(cell)}\n") for cell in cells[-1:] if cell.centers)
     for cell in result.cells:
         if cell.detail and cell.cell.method.not_run is None:

@@ -51,7 +51,10 @@ def markdown(result: TableResult, *, pictures: Sequence[Path] = ()) -> str:
     lines += ["", READING]
     for dataset in request.table.datasets:
         cells = [cell for cell in result.cells if cell.cell.dataset == dataset]
-        lines += ["", f"## {dataset.title}", "", *_dataset_facts(cells), *_grid(dataset, cells)]
+        lines += ["", f"## {dataset.title}", ""]
+        for sentence in result.plan.incomplete.get(dataset.key, ()):
+            lines += [f"> **Warning: {sentence}**", ""]
+        lines += [*_dataset_facts(cells), *_grid(dataset, cells)]
         if any(cell.true_center_figures for cell in cells):
             lines += ["", "The same networks around the true disc centres:", "", *_true_center_grid(dataset, cells)]
         lines += [

@@ -104,6 +104,7 @@ class TableResult:
             "overrides": list(request.overrides),
             "localizer_overrides": list(request.localizer_overrides),
             "localizers": self.localizers,
+            "incomplete_data": {key: list(sentences) for key, sentences in self.plan.incomplete.items()},
             "training_seconds": round(self.training_seconds, 1),
             "footnotes": list(request.table.footnotes),
             "cells": [_cell_dict(cell) for cell in self.cells],
