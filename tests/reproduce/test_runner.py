@@ -20,7 +20,7 @@ from etnet.reproduce.runner import Progress, only_writer, run_in_child, work_off
 from etnet.reproduce.work import carry_out
 from etnet.training.interruption import StopRequest
 from etnet.training.tracking import Observer, SilentObserver
-from helpers.reproduce import RecordingDisplay, tiny_plan, write_drive_of_discs
+from helpers.reproduce import RecordingDisplay, tiny_plan, write_drishti_of_discs, write_drive_of_discs
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,50 @@ def test_a_run_whose_weights_were_removed_is_trained_to_its_end_and_scored_anew(
     assert carry_out(job, SilentObserver())
     assert job.iterations_done() == 8
     assert job.scores_file.read_text("utf-8") == scores
+
+
+@pytest.mark.parametrize("scored", [True, False], ids=["trained", "interrupted"])
+def test_a_damaged_training_is_set_aside_and_made_again(data_root: Path, tmp_path: Path, scored: bool) -> None:
+    job = tiny_plan(data_root, tmp_path).wanted_runs[0].job
+    told: list[str] = []
+
+    class Listening(SilentObserver):
+        def on_message(self, text: str) -> None:
+            told.append(text)
+
+    def cut_off() -> None:
+        job.last.write_bytes(job.last.read_bytes()[:1000])
+        job.scores_file.unlink()
+        if not scored:
+            job.trained_file.unlink()
+
+    carry_out(job, SilentObserver())
+    scores = job.scores()
+    for name in ("train.damaged", "train.damaged-2"):
+        cut_off()
+        told.clear()
+        assert carry_out(job, Listening())
+        assert job.scores() == scores
+        assert (job.folder / name / "weights/last.safetensors").stat().st_size == 1000
+        (sentence,) = [text for text in told if "set aside" in text]
+        assert sentence.endswith(f"the training is set aside as {job.folder / name} and begins anew")
+    told.clear()
+    assert carry_out(job, Listening())
+    assert told == []
+
+
+def test_a_damaged_localizer_is_trained_again_although_it_was_scored(tmp_path: Path) -> None:
+    write_drishti_of_discs(tmp_path / "data" / "Drishti-GS")
+    options = {"table": "table3", "datasets": ("drishti_gs",), "methods": ("base",)}
+    plan = tiny_plan(
+        tmp_path / "data", tmp_path / "out", overrides=("data.roi.size=32", "data.roi.side=0.3"), **options
+    )
+    done(plan)
+    localizer, base = plan.wanted_runs
+    localizer.job.last.write_bytes(b"cut off")
+    base.job.scores_file.unlink()
+    progress = done(plan)
+    assert (progress.finished, progress.failures) == ([localizer, base], {})
 
 
 def test_a_run_that_fails_leaves_the_others_alone_and_is_tried_again(data_root: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from etnet.output import disk_faults, write_json
 from etnet.reproduce import worker
 from etnet.reproduce.job import Job
 from etnet.reproduce.plan import Plan, Run
+from etnet.reproduce.tables import LOCALIZER
 from etnet.training.interruption import StopRequest, catch_stop_signals
 from etnet.training.tracking import Observer
 
@@ -73,7 +74,7 @@ def work_off(plan: Plan, *, display: Display, executor: Executor | None = None) 
     """
     progress = Progress()
     with only_writer(plan.request.output), catch_stop_signals() as stop:
-        missing = [run for run in plan.wanted_runs if run.job.scores() is None]
+        missing = [run for run in plan.wanted_runs if _is_missing(run)]
         progress.reused = [run for run in plan.wanted_runs if run not in missing]
         for number, run in enumerate(missing, start=1):
             try:
@@ -91,6 +92,11 @@ def work_off(plan: Plan, *, display: Display, executor: Executor | None = None) 
                 break
         progress.signal_number = stop.signal_number
     return progress
+
+
+def _is_missing(run: Run) -> bool:
+    """Whether there is work: no scores, or a localizer whose weights the methods could not be scored with."""
+    return run.job.scores() is None or (run.method == LOCALIZER and run.job.damage() is not None)
 
 
 @contextmanager
