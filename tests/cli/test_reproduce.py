@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from etnet.cli.main import main
+from etnet.errors import CheckFailed, DataError, EnvironmentFault, EtnetError, ModelFileError
 from etnet.manifest import read_weights_info
 from etnet.reproduce import runner
 from etnet.reproduce.job import Job
@@ -117,10 +118,8 @@ def test_a_failed_run_is_in_the_table_and_in_the_exit_code(monkeypatch: pytest.M
     assert "unet needs a multiple of 32" in result.stderr
 
     def fails(job: Job, observer: Observer, stop: StopRequest) -> bool:
-        from etnet.errors import EnvironmentFault
-
         if job.recipe.model.name == "unet":
-            raise EnvironmentFault("the GPU has too little memory")
+            raise CheckFailed("the loss is nan")
         return carry_out(job, observer)
 
     monkeypatch.setattr(runner, "run_in_child", fails)
@@ -128,7 +127,29 @@ def test_a_failed_run_is_in_the_table_and_in_the_exit_code(monkeypatch: pytest.M
     assert result.exit_code == 6
     assert "1 run trained and scored, 0 reused, 1 failed" in result.stderr
     assert "Error: 1 run of the table failed" in result.stderr
-    assert "the GPU has too little memory" in Path("runs/reproduce/table2/table.md").read_text("utf-8")
+    assert "the loss is nan" in Path("runs/reproduce/table2/table.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "following"),
+    [
+        ((EnvironmentFault("disk full"), EnvironmentFault("disk full")), 4, "etnet reproduce table2 --data-root data "),
+        ((EnvironmentFault("disk full"), CheckFailed("the loss is nan")), 6, "etnet reproduce table2 "),
+        ((CheckFailed("the loss is nan"), DataError("no such image")), 6, "etnet data check data"),
+        ((ModelFileError("cut off"), CheckFailed("the loss is nan")), 6, "etnet reproduce table2 "),
+    ],
+)
+def test_what_failed_decides_the_exit_code_and_what_to_do_next(
+    monkeypatch: pytest.MonkeyPatch, errors: tuple[EtnetError, EtnetError], code: int, following: str
+) -> None:
+    def fails(job: Job, observer: Observer, stop: StopRequest) -> bool:
+        raise errors[job.recipe.model.name == "etnet"]
+
+    monkeypatch.setattr(runner, "run_in_child", fails)
+    result = reproduce("--methods", "unet,etnet", *FAST)
+    assert result.exit_code == code, result.stderr
+    assert result.stderr.rstrip().endswith("free space, then repeat the command") is (code == 4)
+    assert f"Next: {following}" in result.stdout
 
 
 def test_a_quick_table_cannot_be_mistaken_for_a_reproduction(in_process: None) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from etnet.errors import CheckFailed, EnvironmentFault, UsageError
+from etnet.data.findings import PartMissing
+from etnet.errors import CheckFailed, DataError, EnvironmentFault, EtnetError, ModelFileError, UsageError
 from etnet.manifest import read_weights_info
 from etnet.reproduce import runner, worker
 from etnet.reproduce.job import Job
@@ -177,7 +178,8 @@ def test_a_run_that_fails_leaves_the_others_alone_and_is_tried_again(data_root: 
 
     display = RecordingDisplay()
     progress = done(plan, display, failing)
-    assert progress.failures == display.failed == {"FCN on DRIVE, seed 0": "the loss is nan"}
+    assert display.failed == {"FCN on DRIVE, seed 0": "the loss is nan"}
+    assert {title: type(error) for title, error in progress.failures.items()} == {"FCN on DRIVE, seed 0": CheckFailed}
     assert display.begun == ["1/2 FCN on DRIVE, seed 0", "2/2 ET-Net on DRIVE, seed 0"]
     assert [run.title for run in progress.finished] == ["ET-Net on DRIVE, seed 0"]
     assert plan.wanted_runs[0].job.failure() == "the loss is nan"
@@ -229,8 +231,26 @@ def test_a_process_of_its_own_gives_the_same_result(data_root: Path, tmp_path: P
 def test_an_error_of_the_process_comes_back_as_its_sentence(data_root: Path, tmp_path: Path) -> None:
     job = tiny_plan(data_root, tmp_path, overrides=("model.encoder=resnet19",)).wanted_runs[0].job
     job.folder.mkdir(parents=True)
-    with pytest.raises(EnvironmentFault, match=r"resnet19.*did you mean"):
+    with pytest.raises(UsageError, match=r"resnet19.*did you mean"):
         run_in_child(job, SilentObserver(), StopRequest())
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PartMissing("no test half"), DataError),
+        (ModelFileError("cut off"), ModelFileError),
+        (CheckFailed("the loss is nan"), CheckFailed),
+    ],
+)
+def test_an_error_of_the_process_keeps_its_class(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: EtnetError, expected: type[EtnetError]
+) -> None:
+    failed = json.dumps({"event": "failed", "error": str(error), "error_class": worker.class_name(error)})
+    monkeypatch.setattr(worker, "command", lambda: [sys.executable, "-c", f"print({failed!r})"])
+    with pytest.raises(EtnetError, match=str(error)) as raised:
+        run_in_child(tiny_plan(data_root, tmp_path).wanted_runs[0].job, SilentObserver(), StopRequest())
+    assert type(raised.value) is expected
 
 
 @pytest.mark.parametrize(
