@@ -64,6 +64,8 @@ def test_a_table_ends_with_ours_beside_the_papers(in_process: None) -> None:
     assert "1 run trained and scored, 0 reused, 0 failed" in result.stderr
     assert lines[-2] == "Results: runs/reproduce/table2"
     assert lines[-1].startswith("Next: etnet infer YOUR_IMAGES --model runs/reproduce/runs/drive-etnet-seed0-")
+    assert {"DRIVE", "MC", "LUNA"} & {line.strip() for line in lines} == {"DRIVE"}
+    assert "## LUNA" in Path("runs/reproduce/table2/table.md").read_text("utf-8")
     for name in ("table.md", "table.csv", "table.json", "pictures/drive.png"):
         assert Path("runs/reproduce/table2", name).stat().st_size > 0
     again = reproduce("--methods", "etnet", *FAST)
@@ -185,6 +187,20 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(arguments: list[str], co
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("moment", ["etnet.reproduce.plan.look_at", "etnet.reproduce.results.collect"])
+def test_ctrl_c_outside_of_training_is_one_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, in_process: None, moment: str
+) -> None:
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(moment, interrupted)
+    result = reproduce("--methods", "etnet", *FAST)
+    assert result.exit_code == 128 + signal.SIGINT
+    assert result.stderr.splitlines()[-1].startswith("Stopped; what was saved before stays")
+    assert "Aborted" not in result.output
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(working_folder: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 import click
 from rich.text import Text
@@ -22,6 +24,22 @@ if TYPE_CHECKING:
 
 OUTPUT = Path("runs/reproduce")
 SEEDS, QUICK_SEEDS = 3, 1
+
+_Parameters = ParamSpec("_Parameters")
+
+
+def _stoppable(function: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
+    """Ends at Ctrl-C in order too where no run is under way: while the data are read, or the table is written."""
+
+    @functools.wraps(function)
+    def until_stopped(*args: _Parameters.args, **options: _Parameters.kwargs) -> None:
+        try:
+            function(*args, **options)
+        except KeyboardInterrupt:
+            note("Stopped; what was saved before stays, and the same command goes on from there.")
+            click.get_current_context().exit(128 + signal.SIGINT)
+
+    return until_stopped
 
 
 @click.command(short_help="Train and score what stands in the paper's tables.")
@@ -71,6 +89,7 @@ SEEDS, QUICK_SEEDS = 3, 1
     "--json", "as_json", is_flag=True, help="Print table.json (or the dry run) to stdout, nothing else there."
 )
 @click.pass_context
+@_stoppable
 def command(
     ctx: click.Context,
     table: str,
