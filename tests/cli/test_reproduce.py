@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from etnet.cli.main import main
+from etnet.errors import CheckFailed, DataError, EnvironmentFault, EtnetError, ModelFileError
 from etnet.manifest import read_weights_info
 from etnet.reproduce import runner
 from etnet.reproduce.job import Job
@@ -63,6 +64,8 @@ def test_a_table_ends_with_ours_beside_the_papers(in_process: None) -> None:
     assert "1 run trained and scored, 0 reused, 0 failed" in result.stderr
     assert lines[-2] == "Results: runs/reproduce/table2"
     assert lines[-1].startswith("Next: etnet infer YOUR_IMAGES --model runs/reproduce/runs/drive-etnet-seed0-")
+    assert {"DRIVE", "MC", "LUNA"} & {line.strip() for line in lines} == {"DRIVE"}
+    assert "## LUNA" in Path("runs/reproduce/table2/table.md").read_text("utf-8")
     for name in ("table.md", "table.csv", "table.json", "pictures/drive.png"):
         assert Path("runs/reproduce/table2", name).stat().st_size > 0
     again = reproduce("--methods", "etnet", *FAST)
@@ -93,6 +96,23 @@ def test_a_dry_run_lists_what_is_missing_and_writes_nothing(in_process: None) ->
     assert (values["runs"][0]["state"], values["iterations_missing"]) == ("done", 0)
 
 
+def test_data_that_are_not_all_there_are_never_silently_beside_the_paper(in_process: None) -> None:
+    sentences = [f"holds {held} of the 20 pairs of DRIVE for {use}" for held, use in ((4, "training"), (3, "testing"))]
+    dry = reproduce("--methods", "etnet", *FAST, "--dry-run")
+    dry_json = reproduce("--methods", "etnet", *FAST, "--dry-run", "--json").stdout
+    result = reproduce("--methods", "etnet", *FAST)
+    folder = Path("runs/reproduce/table2")
+    part = (folder / "table.md").read_text("utf-8").partition("## DRIVE\n")[2].partition("\n## ")[0]
+    content = json.loads((folder / "table.json").read_text("utf-8"))
+    for number, sentence in enumerate(sentences):
+        assert f"Warning: data/DRIVE: {sentence}" in dry.stderr
+        assert f"Warning: data/DRIVE: {sentence}" in result.stderr
+        assert sentence in " ".join(result.stdout.split())
+        assert f"> **Warning: data/DRIVE: {sentence}" in part
+        assert sentence in content["incomplete_data"]["drive"][number]
+        assert sentence in json.loads(dry_json)["incomplete_data"]["drive"][number]
+
+
 def test_a_failed_run_is_in_the_table_and_in_the_exit_code(monkeypatch: pytest.MonkeyPatch, in_process: None) -> None:
     result = reproduce("--methods", "unet,etnet", *FAST, "--set", "data.crop_size=48")
     # U-Net needs multiples of 32: that is known before anything is trained.
@@ -100,10 +120,8 @@ def test_a_failed_run_is_in_the_table_and_in_the_exit_code(monkeypatch: pytest.M
     assert "unet needs a multiple of 32" in result.stderr
 
     def fails(job: Job, observer: Observer, stop: StopRequest) -> bool:
-        from etnet.errors import EnvironmentFault
-
         if job.recipe.model.name == "unet":
-            raise EnvironmentFault("the GPU has too little memory")
+            raise CheckFailed("the loss is nan")
         return carry_out(job, observer)
 
     monkeypatch.setattr(runner, "run_in_child", fails)
@@ -111,7 +129,29 @@ def test_a_failed_run_is_in_the_table_and_in_the_exit_code(monkeypatch: pytest.M
     assert result.exit_code == 6
     assert "1 run trained and scored, 0 reused, 1 failed" in result.stderr
     assert "Error: 1 run of the table failed" in result.stderr
-    assert "the GPU has too little memory" in Path("runs/reproduce/table2/table.md").read_text("utf-8")
+    assert "the loss is nan" in Path("runs/reproduce/table2/table.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "following"),
+    [
+        ((EnvironmentFault("disk full"), EnvironmentFault("disk full")), 4, "etnet reproduce table2 --data-root data "),
+        ((EnvironmentFault("disk full"), CheckFailed("the loss is nan")), 6, "etnet reproduce table2 "),
+        ((CheckFailed("the loss is nan"), DataError("no such image")), 6, "etnet data check data"),
+        ((ModelFileError("cut off"), CheckFailed("the loss is nan")), 6, "etnet reproduce table2 "),
+    ],
+)
+def test_what_failed_decides_the_exit_code_and_what_to_do_next(
+    monkeypatch: pytest.MonkeyPatch, errors: tuple[EtnetError, EtnetError], code: int, following: str
+) -> None:
+    def fails(job: Job, observer: Observer, stop: StopRequest) -> bool:
+        raise errors[job.recipe.model.name == "etnet"]
+
+    monkeypatch.setattr(runner, "run_in_child", fails)
+    result = reproduce("--methods", "unet,etnet", *FAST)
+    assert result.exit_code == code, result.stderr
+    assert result.stderr.rstrip().endswith("free space, then repeat the command") is (code == 4)
+    assert f"Next: {following}" in result.stdout
 
 
 def test_a_quick_table_cannot_be_mistaken_for_a_reproduction(in_process: None) -> None:
@@ -147,6 +187,20 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(arguments: list[str], co
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("moment", ["etnet.reproduce.plan.look_at", "etnet.reproduce.results.collect"])
+def test_ctrl_c_outside_of_training_is_one_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, in_process: None, moment: str
+) -> None:
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(moment, interrupted)
+    result = reproduce("--methods", "etnet", *FAST)
+    assert result.exit_code == 128 + signal.SIGINT
+    assert result.stderr.splitlines()[-1].startswith("Stopped; what was saved before stays")
+    assert "Aborted" not in result.output
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(working_folder: Path) -> None:

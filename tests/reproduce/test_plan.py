@@ -111,6 +111,15 @@ def test_another_file_of_encoder_weights_under_the_same_name_is_another_run(data
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_a_data_set_that_lacks_images_says_so_for_each_part(tmp_path: Path) -> None:
+    write_drive_of_discs(tmp_path / "DRIVE", training=20, test=10)
+    held = f"{tmp_path / 'DRIVE'}: holds 10 of the 20 pairs of DRIVE for testing; expected all of them"
+    (sentence,) = tiny_plan(tmp_path, tmp_path / "out").incomplete["drive"]
+    assert sentence.startswith(held)
+    write_drive_of_discs(tmp_path / "DRIVE", training=20, test=20)
+    assert tiny_plan(tmp_path, tmp_path / "out").incomplete == {}
+
+
 def test_methods_and_seeds_have_folders_of_their_own(data_root: Path, tmp_path: Path) -> None:
     plan = tiny_plan(data_root, tmp_path, methods=("fcn", "multi_task", "etnet"), seeds=2)
     assert len({run.folder for run in plan.wanted_runs}) == 6

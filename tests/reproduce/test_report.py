@@ -13,7 +13,7 @@ from etnet.manifest import encode_header
 from etnet.reproduce.job import SCORES_FORMAT
 from etnet.reproduce.plan import NO_DATA, NOT_RUN, Plan, Run, make_plan
 from etnet.reproduce.profiles import BANNERS, Profile
-from etnet.reproduce.report import command_line, ours_text, write_report
+from etnet.reproduce.report import command_line, header_facts, ours_text, write_report
 from etnet.reproduce.results import DONE, FAILED, INCOMPLETE, CellResult, collect
 from etnet.reproduce.scores import Figure
 from helpers.reproduce import tiny_plan, tiny_request, write_drishti_of_discs, write_drive_of_discs
@@ -110,6 +110,19 @@ def test_an_interrupted_run_says_how_far_it_came(data_root: Path, tmp_path: Path
     save_file({}, run.job.last, encode_header(recipe=run.recipe, iteration=3, epoch=1, data_root=str(data_root)))
     cell = cells_of(plan)["etnet"]
     assert (cell.status, cell.detail) == (INCOMPLETE, "seed 0: 3 of 4 iterations")
+
+
+def test_the_header_holds_only_what_is_known(data_root: Path, tmp_path: Path) -> None:
+    plan = tiny_plan(data_root, tmp_path)
+    assert [name for name, _ in header_facts(collect(plan))] == [
+        "written",
+        "command",
+        "changed recipe keys",
+        "changed recipe keys of the localizer",
+    ]
+    pretend_done(plan.wanted_runs[0])
+    facts = dict(header_facts(collect(plan)))
+    assert (facts["seeds per cell"], facts["epochs"], facts["training time, all runs"]) == ("1", "2", "1 min 0 s")
 
 
 def test_the_markdown_holds_ours_beside_the_papers(data_root: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from etnet.errors import CheckFailed, EnvironmentFault, UsageError
+from etnet.data.findings import PartMissing
+from etnet.errors import CheckFailed, DataError, EnvironmentFault, EtnetError, ModelFileError, UsageError
 from etnet.manifest import read_weights_info
 from etnet.reproduce import runner, worker
 from etnet.reproduce.job import Job
@@ -20,7 +21,7 @@ from etnet.reproduce.runner import Progress, only_writer, run_in_child, work_off
 from etnet.reproduce.work import carry_out
 from etnet.training.interruption import StopRequest
 from etnet.training.tracking import Observer, SilentObserver
-from helpers.reproduce import RecordingDisplay, tiny_plan, write_drive_of_discs
+from helpers.reproduce import RecordingDisplay, tiny_plan, write_drishti_of_discs, write_drive_of_discs
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,50 @@ def test_a_run_whose_weights_were_removed_is_trained_to_its_end_and_scored_anew(
     assert job.scores_file.read_text("utf-8") == scores
 
 
+@pytest.mark.parametrize("scored", [True, False], ids=["trained", "interrupted"])
+def test_a_damaged_training_is_set_aside_and_made_again(data_root: Path, tmp_path: Path, scored: bool) -> None:
+    job = tiny_plan(data_root, tmp_path).wanted_runs[0].job
+    told: list[str] = []
+
+    class Listening(SilentObserver):
+        def on_message(self, text: str) -> None:
+            told.append(text)
+
+    def cut_off() -> None:
+        job.last.write_bytes(job.last.read_bytes()[:1000])
+        job.scores_file.unlink()
+        if not scored:
+            job.trained_file.unlink()
+
+    carry_out(job, SilentObserver())
+    scores = job.scores()
+    for name in ("train.damaged", "train.damaged-2"):
+        cut_off()
+        told.clear()
+        assert carry_out(job, Listening())
+        assert job.scores() == scores
+        assert (job.folder / name / "weights/last.safetensors").stat().st_size == 1000
+        (sentence,) = [text for text in told if "set aside" in text]
+        assert sentence.endswith(f"the training is set aside as {job.folder / name} and begins anew")
+    told.clear()
+    assert carry_out(job, Listening())
+    assert told == []
+
+
+def test_a_damaged_localizer_is_trained_again_although_it_was_scored(tmp_path: Path) -> None:
+    write_drishti_of_discs(tmp_path / "data" / "Drishti-GS")
+    options = {"table": "table3", "datasets": ("drishti_gs",), "methods": ("base",)}
+    plan = tiny_plan(
+        tmp_path / "data", tmp_path / "out", overrides=("data.roi.size=32", "data.roi.side=0.3"), **options
+    )
+    done(plan)
+    localizer, base = plan.wanted_runs
+    localizer.job.last.write_bytes(b"cut off")
+    base.job.scores_file.unlink()
+    progress = done(plan)
+    assert (progress.finished, progress.failures) == ([localizer, base], {})
+
+
 def test_a_run_that_fails_leaves_the_others_alone_and_is_tried_again(data_root: Path, tmp_path: Path) -> None:
     plan = tiny_plan(data_root, tmp_path, methods=("fcn", "etnet"))
 
@@ -133,7 +178,8 @@ def test_a_run_that_fails_leaves_the_others_alone_and_is_tried_again(data_root: 
 
     display = RecordingDisplay()
     progress = done(plan, display, failing)
-    assert progress.failures == display.failed == {"FCN on DRIVE, seed 0": "the loss is nan"}
+    assert display.failed == {"FCN on DRIVE, seed 0": "the loss is nan"}
+    assert {title: type(error) for title, error in progress.failures.items()} == {"FCN on DRIVE, seed 0": CheckFailed}
     assert display.begun == ["1/2 FCN on DRIVE, seed 0", "2/2 ET-Net on DRIVE, seed 0"]
     assert [run.title for run in progress.finished] == ["ET-Net on DRIVE, seed 0"]
     assert plan.wanted_runs[0].job.failure() == "the loss is nan"
@@ -185,8 +231,26 @@ def test_a_process_of_its_own_gives_the_same_result(data_root: Path, tmp_path: P
 def test_an_error_of_the_process_comes_back_as_its_sentence(data_root: Path, tmp_path: Path) -> None:
     job = tiny_plan(data_root, tmp_path, overrides=("model.encoder=resnet19",)).wanted_runs[0].job
     job.folder.mkdir(parents=True)
-    with pytest.raises(EnvironmentFault, match=r"resnet19.*did you mean"):
+    with pytest.raises(UsageError, match=r"resnet19.*did you mean"):
         run_in_child(job, SilentObserver(), StopRequest())
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PartMissing("no test half"), DataError),
+        (ModelFileError("cut off"), ModelFileError),
+        (CheckFailed("the loss is nan"), CheckFailed),
+    ],
+)
+def test_an_error_of_the_process_keeps_its_class(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: EtnetError, expected: type[EtnetError]
+) -> None:
+    failed = json.dumps({"event": "failed", "error": str(error), "error_class": worker.class_name(error)})
+    monkeypatch.setattr(worker, "command", lambda: [sys.executable, "-c", f"print({failed!r})"])
+    with pytest.raises(EtnetError, match=str(error)) as raised:
+        run_in_child(tiny_plan(data_root, tmp_path).wanted_runs[0].job, SilentObserver(), StopRequest())
+    assert type(raised.value) is expected
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 import click
 from rich.text import Text
 
 from etnet.cli.console import closing_lines, counted, note, warn
-from etnet.errors import SomeFilesFailed, UsageError
+from etnet.errors import DataError, EnvironmentFault, SomeFilesFailed, UsageError
 
 if TYPE_CHECKING:
     from etnet.cli.train import TrainingDisplay
@@ -21,6 +24,22 @@ if TYPE_CHECKING:
 
 OUTPUT = Path("runs/reproduce")
 SEEDS, QUICK_SEEDS = 3, 1
+
+_Parameters = ParamSpec("_Parameters")
+
+
+def _stoppable(function: Callable[_Parameters, None]) -> Callable[_Parameters, None]:
+    """Ends at Ctrl-C in order too where no run is under way: while the data are read, or the table is written."""
+
+    @functools.wraps(function)
+    def until_stopped(*args: _Parameters.args, **options: _Parameters.kwargs) -> None:
+        try:
+            function(*args, **options)
+        except KeyboardInterrupt:
+            note("Stopped; what was saved before stays, and the same command goes on from there.")
+            click.get_current_context().exit(128 + signal.SIGINT)
+
+    return until_stopped
 
 
 @click.command(short_help="Train and score what stands in the paper's tables.")
@@ -70,6 +89,7 @@ SEEDS, QUICK_SEEDS = 3, 1
     "--json", "as_json", is_flag=True, help="Print table.json (or the dry run) to stdout, nothing else there."
 )
 @click.pass_context
+@_stoppable
 def command(
     ctx: click.Context,
     table: str,
@@ -174,7 +194,7 @@ def _reproduce(ctx: click.Context, plan: Plan, *, as_json: bool) -> None:
 def _tell_missing(plan: Plan) -> None:
     from etnet.reproduce.plan import NO_DATA
 
-    for sentence in plan.broken.values():
+    for sentence in (*plan.broken.values(), *chain.from_iterable(plan.incomplete.values())):
         warn(sentence)
     missing = {cell.dataset.title: cell.dataset for cell in plan.cells if cell.wanted and cell.absence == NO_DATA}
     for title, dataset in missing.items():
@@ -192,22 +212,31 @@ def _close(ctx: click.Context, result: TableResult, progress: Progress, *, as_js
         note("Stopped; everything so far is saved, and the same command goes on from here.")
         closing_lines(request.folder, command_line(request), to_stderr=as_json)
         ctx.exit(128 + progress.signal_number)
-    closing_lines(request.folder, _next_command(result), to_stderr=as_json)
+    closing_lines(request.folder, _next_command(result, progress), to_stderr=as_json)
     problems = [f"{title}: {error}" for title, error in progress.failures.items()]
     problems += [sentence for key, sentence in result.plan.broken.items() if key in request.datasets]
-    if problems:
-        raise SomeFilesFailed(
-            f"{counted(len(problems), 'run')} of the table failed, the others are in it; the first is {problems[0]}"
-        )
+    if not problems:
+        return
+    sentence = f"{counted(len(problems), 'run')} of the table failed, the others are in it; the first is {problems[0]}"
+    errors = list(progress.failures.values())
+    if len(errors) == len(problems) and all(isinstance(error, EnvironmentFault) for error in errors):
+        raise EnvironmentFault(f"{sentence}; where the disk is full, free space, then repeat the command")
+    raise SomeFilesFailed(sentence)
 
 
-def _next_command(result: TableResult) -> str:
-    """Use the network of the last complete cell, which is the paper's own in every table."""
+def _next_command(result: TableResult, progress: Progress) -> str:
+    """Use the network of the last complete cell, which is the paper's own in every table; without one, go on."""
     import shlex
+
+    from etnet.reproduce.report import command_line
 
     done = [cell for cell in result.cells if cell.scored]
     if not done:
-        return f"etnet data check {shlex.quote(str(result.plan.request.data_root))}"
+        request = result.plan.request
+        unusable = set(result.plan.broken) & set(request.datasets)
+        if unusable or any(isinstance(error, DataError) for error in progress.failures.values()):
+            return f"etnet data check {shlex.quote(str(request.data_root))}"
+        return command_line(request)
     run = done[-1].scored[0]
     network = shlex.quote(str(run.job.train_folder))
     if run.localizer is None:

@@ -43,6 +43,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
             for cell in plan.cells
             if cell.absence is not None
         ],
+        "incomplete_data": {key: list(sentences) for key, sentences in plan.incomplete.items()},
     }
 
 
@@ -87,7 +88,7 @@ def missing_iterations(run: Run) -> int:
 
 
 def result_tables(result: TableResult) -> Iterator[Table | Text]:
-    """The banner of a run that is not the paper's, the facts, and one table per data set."""
+    """The banner of a run that is not the paper's, the facts, and one table per data set asked for or scored."""
     request = result.plan.request
     yield Text(request.table.title, style="bold")
     if request.profile in BANNERS:
@@ -95,7 +96,11 @@ def result_tables(result: TableResult) -> Iterator[Table | Text]:
     yield Text("\n".join(f"{name}: {value}" for name, value in header_facts(result) if name != "command"))
     for dataset in request.table.datasets:
         cells = [cell for cell in result.cells if cell.cell.dataset == dataset]
+        if dataset.key not in request.datasets and not any(cell.scored for cell in cells):
+            continue
         yield _dataset_table(dataset, cells)
+        for sentence in result.plan.incomplete.get(dataset.key, ()):
+            yield Text(f"Warning: {sentence}\n", style="yellow")
         yield from (Text(f"{centers_text(cell)}\n") for cell in cells[-1:] if cell.centers)
     for cell in result.cells:
         if cell.detail and cell.cell.method.not_run is None:

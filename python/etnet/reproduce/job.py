@@ -18,7 +18,7 @@ from typing import Any
 
 from etnet.config.load import recipe_from_values
 from etnet.config.schema import Recipe
-from etnet.errors import EtnetError
+from etnet.errors import EtnetError, ModelFileError
 from etnet.manifest import read_weights_info
 
 SCORES_FORMAT = 2
@@ -127,6 +127,16 @@ class Job:
         """Why the last attempt failed."""
         content = _read(self.failure_file)
         return None if content is None else str(content["error"])
+
+    def damage(self) -> str | None:
+        """Why weights of the training cannot be read; None where they can, or where there are none."""
+        for path in dict.fromkeys((self.last, self.weights)):
+            if path.is_file():
+                try:
+                    read_weights_info(path)
+                except ModelFileError as error:
+                    return str(error)
+        return None
 
     def iterations_done(self) -> int:
         """Optimizer steps of the newest saved state."""

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from etnet.config.schema import Recipe, encoder_weights_path
 from etnet.data.dataset import PairedFiles
-from etnet.data.datasets import open_dataset
+from etnet.data.datasets import find_part, open_dataset
+from etnet.data.datasets.completeness import FEWER_PAIRS
+from etnet.data.findings import Finding
 from etnet.errors import DataError, UsageError
 from etnet.reproduce.job import Job
 from etnet.reproduce.profiles import Profile, has_recipe, localizer_recipe, recipe_for
@@ -70,12 +72,14 @@ class FoundData:
         training_images: Number of images trained on.
         test_images: Number of images scored.
         identity: Changes when a file or the split does, not when the folder moves.
+        incomplete: A sentence per part that holds fewer pairs than the official download.
     """
 
     root: Path
     training_images: int
     test_images: int
     identity: str
+    incomplete: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,12 @@ class Plan:
         localizers = {run.localizer.key: run.localizer for run in runs if run.localizer is not None}
         return (*localizers.values(), *sorted(runs, key=lambda run: run.seed))
 
+    @property
+    def incomplete(self) -> dict[str, tuple[str, ...]]:
+        """Sentences per data set that lacks pairs: figures on it do not compare with the paper's."""
+        found = {cell.dataset.key: cell.runs[0].data.incomplete for cell in self.cells if cell.runs}
+        return {key: sentences for key, sentences in found.items() if sentences}
+
 
 NO_DATA, NOT_RUN = "no data", "not run"
 
@@ -282,7 +292,15 @@ def look_at(recipe: Recipe, root: Path) -> FoundData:
         raise DataError(
             f"{root}: gives {len(training)} training and {len(test)} test images; expected some of both for a table"
         )
-    return FoundData(root, len(training), len(test), _identity(training, test))
+    return FoundData(root, len(training), len(test), _identity(training, test), _fewer_pairs(recipe, root))
+
+
+def _fewer_pairs(recipe: Recipe, root: Path) -> tuple[str, ...]:
+    """What `etnet data check` says of parts with fewer pairs than the official ones."""
+    findings: list[Finding] = []
+    find_part(recipe.data, root, "train", report=findings.append)
+    find_part(recipe.data, root, "test", report=findings.append)
+    return tuple(finding.sentence for finding in findings if finding.rule == FEWER_PAIRS)
 
 
 def _identity(*parts: PairedFiles) -> str:

@@ -51,7 +51,10 @@ def markdown(result: TableResult, *, pictures: Sequence[Path] = ()) -> str:
     lines += ["", READING]
     for dataset in request.table.datasets:
         cells = [cell for cell in result.cells if cell.cell.dataset == dataset]
-        lines += ["", f"## {dataset.title}", "", *_dataset_facts(cells), *_grid(dataset, cells)]
+        lines += ["", f"## {dataset.title}", ""]
+        for sentence in result.plan.incomplete.get(dataset.key, ()):
+            lines += [f"> **Warning: {sentence}**", ""]
+        lines += [*_dataset_facts(cells), *_grid(dataset, cells)]
         if any(cell.true_center_figures for cell in cells):
             lines += ["", "The same networks around the true disc centres:", "", *_true_center_grid(dataset, cells)]
         lines += [
@@ -63,11 +66,11 @@ def markdown(result: TableResult, *, pictures: Sequence[Path] = ()) -> str:
 
 
 def header_facts(result: TableResult) -> list[tuple[str, str]]:
-    """What must be known to read the figures: seeds, epochs, hardware, encoder and its weights, time."""
+    """What must be known to read the figures, as far as it is: seeds, epochs, hardware, encoder, its weights, time."""
     request = result.plan.request
 
     def listed(fact: str) -> str:
-        return ", ".join(result.distinct(fact)) or "-"
+        return ", ".join(result.distinct(fact))
 
     localizers = [
         (f"disc localizer of {title}", f"{facts['encoder']}, epochs: {facts['epochs']}")
@@ -78,19 +81,20 @@ def header_facts(result: TableResult) -> list[tuple[str, str]]:
         for whose, overrides in (("", request.overrides), (" of the localizer", request.localizer_overrides))
         if overrides
     ]
-    return [
+    facts = [
         ("seeds per cell", result.seeds()),
         ("epochs", listed("epochs")),
         ("encoder", listed("encoder")),
         ("encoder weights", listed("encoder_weights")),
         *localizers,
         ("device", listed("device")),
-        ("training time, all runs", duration(result.training_seconds)),
+        ("training time, all runs", duration(result.training_seconds) if result.training_seconds else ""),
         ("etnet", listed("etnet_version")),
         ("written", result.when),
         ("command", f"`{command_line(request)}`"),
         *changed,
     ]
+    return [(name, value) for name, value in facts if value]
 
 
 def command_line(request: Request) -> str:

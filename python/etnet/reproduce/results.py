@@ -86,9 +86,9 @@ class TableResult:
         return list(dict.fromkeys(str(facts[fact]) for cell in self.cells for facts in cell.facts))
 
     def seeds(self) -> str:
-        """Number of seeds per cell: one number, or the range."""
+        """Number of seeds per scored cell: one number, or the range; nothing while no cell is scored."""
         counts = sorted({len(cell.scored) for cell in self.cells if cell.scored})
-        return "-".join(map(str, counts[:1] + counts[1:][-1:])) or "0"
+        return "-".join(map(str, counts[:1] + counts[1:][-1:]))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for `table.json`."""
@@ -104,6 +104,7 @@ class TableResult:
             "overrides": list(request.overrides),
             "localizer_overrides": list(request.localizer_overrides),
             "localizers": self.localizers,
+            "incomplete_data": {key: list(sentences) for key, sentences in self.plan.incomplete.items()},
             "training_seconds": round(self.training_seconds, 1),
             "footnotes": list(request.table.footnotes),
             "cells": [_cell_dict(cell) for cell in self.cells],

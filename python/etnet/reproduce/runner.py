@@ -16,11 +16,20 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from etnet.errors import EnvironmentFault, EtnetError, UsageError
+from etnet.errors import (
+    CheckFailed,
+    DataError,
+    EnvironmentFault,
+    EtnetError,
+    ModelFileError,
+    SomeFilesFailed,
+    UsageError,
+)
 from etnet.output import disk_faults, write_json
 from etnet.reproduce import worker
 from etnet.reproduce.job import Job
 from etnet.reproduce.plan import Plan, Run
+from etnet.reproduce.tables import LOCALIZER
 from etnet.training.interruption import StopRequest, catch_stop_signals
 from etnet.training.tracking import Observer
 
@@ -49,13 +58,13 @@ class Progress:
     Attributes:
         reused: Runs that were complete before.
         finished: Runs completed now.
-        failures: Sentence per run that failed now.
+        failures: Error per run that failed now.
         signal_number: The signal that stopped the work, or None.
     """
 
     reused: list[Run] = field(default_factory=list)
     finished: list[Run] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, EtnetError] = field(default_factory=dict)
     signal_number: int | None = None
 
 
@@ -73,14 +82,14 @@ def work_off(plan: Plan, *, display: Display, executor: Executor | None = None) 
     """
     progress = Progress()
     with only_writer(plan.request.output), catch_stop_signals() as stop:
-        missing = [run for run in plan.wanted_runs if run.job.scores() is None]
+        missing = [run for run in plan.wanted_runs if _is_missing(run)]
         progress.reused = [run for run in plan.wanted_runs if run not in missing]
         for number, run in enumerate(missing, start=1):
             try:
                 with display.on_run(run, number=number, total=len(missing)) as observer:
                     finished = (executor or run_in_child)(run.job, observer, stop)
             except EtnetError as error:
-                progress.failures[run.title] = str(error)
+                progress.failures[run.title] = error
                 _make_folder(run.job)
                 write_json(run.job.failure_file, {"error": str(error)})
                 display.on_failure(run, str(error))
@@ -91,6 +100,11 @@ def work_off(plan: Plan, *, display: Display, executor: Executor | None = None) 
                 break
         progress.signal_number = stop.signal_number
     return progress
+
+
+def _is_missing(run: Run) -> bool:
+    """Whether there is work: no scores, or a localizer whose weights the methods could not be scored with."""
+    return run.job.scores() is None or (run.method == LOCALIZER and run.job.damage() is not None)
 
 
 @contextmanager
@@ -128,7 +142,8 @@ def run_in_child(job: Job, observer: Observer, stop: StopRequest) -> bool:
         Whether the job was finished.
 
     Raises:
-        EnvironmentFault: The process failed or died; the sentence says how.
+        EtnetError: The process failed; the class and the sentence are those of its error.
+        EnvironmentFault: The process died; the sentence says how.
     """
     _make_folder(job)
     log = job.folder / "worker.log"
@@ -137,7 +152,7 @@ def run_in_child(job: Job, observer: Observer, stop: StopRequest) -> bool:
     with errors, _started(job, errors) as process:
         end = _follow(process, observer, stop)
     if end is not None and end["event"] == "failed":
-        raise EnvironmentFault(str(end["error"]))
+        raise _error_class(end["error_class"])(end["error"])
     if end is not None and end["finished"]:
         return True
     if stop:
@@ -145,6 +160,11 @@ def run_in_child(job: Job, observer: Observer, stop: StopRequest) -> bool:
     if end is not None:
         raise EnvironmentFault(f"{job.folder}: the training process was told to stop by another one; start again")
     raise EnvironmentFault(_how_it_died(process.returncode, log))
+
+
+def _error_class(name: str) -> type[EtnetError]:
+    known = (UsageError, DataError, ModelFileError, EnvironmentFault, CheckFailed, SomeFilesFailed)
+    return next((cls for cls in known if cls.__name__ == name), EtnetError)
 
 
 def _make_folder(job: Job) -> None:

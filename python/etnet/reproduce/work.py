@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from etnet import __version__
 from etnet.errors import UsageError
 from etnet.inference.backends.torch_backend import resolve_device
-from etnet.output import disk_faults, write_json
+from etnet.output import create_output_folder, disk_faults, write_json
 from etnet.reproduce.job import Job
 from etnet.reproduce.scoring import score
 from etnet.training.tracking import Observer
@@ -36,6 +36,7 @@ def carry_out(job: Job, observer: Observer) -> bool:
     with disk_faults(job.folder):
         job.train_folder.mkdir(parents=True, exist_ok=True)
         job.failure_file.unlink(missing_ok=True)
+    _set_damaged_training_aside(job, observer)
     if job.trained() is None:
         _wait_for_former_process(job)
         _forget_former_weights(job)
@@ -48,6 +49,20 @@ def carry_out(job: Job, observer: Observer) -> bool:
         observer.on_message(f"Scoring the test images with {job.weights}")
         score(job)
     return True
+
+
+def _set_damaged_training_aside(job: Job, observer: Observer) -> None:
+    """Going on from unreadable weights would fail every time; they are kept for whoever wants to look at them."""
+    damage = job.damage()
+    if damage is None:
+        return
+    _wait_for_former_process(job)
+    with disk_faults(job.folder):
+        aside = create_output_folder(None, parent=job.folder, name="train.damaged")
+        # Onto the empty folder, whose name is taken in the same step.
+        job.train_folder.replace(aside)
+        job.train_folder.mkdir()
+    observer.on_message(f"{damage}; the training is set aside as {aside} and begins anew")
 
 
 def _wait_for_former_process(job: Job) -> None:

@@ -62,7 +62,12 @@ def main() -> None:
 
         events.send("end", finished=carry_out(job, events))
     except EtnetError as error:
-        events.send("failed", error=str(error), exit_code=error.exit_code)
+        events.send("failed", error=str(error), error_class=class_name(error))
+
+
+def class_name(error: EtnetError) -> str:
+    """Name of the class in `etnet.errors` that an error belongs to."""
+    return next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == EtnetError.__module__)
 
 
 def _stop_when_input_closes() -> None:

@@ -10,6 +10,9 @@ from etnet.data.datasets.pairing import FoundPairs
 from etnet.data.file_tree import list_files
 from etnet.data.findings import Finding, Report
 
+FEWER_PAIRS = "fewer-pairs"
+"""Rule of the warning about a part that is smaller than the official one."""
+
 _PURPOSES = {"train": "training", "test": "testing"}
 
 
@@ -41,4 +44,4 @@ def report_incomplete(
         )
         report(Finding("error", "half-unpacked", sentence, leftovers))
     else:
-        report(Finding("warning", "fewer-pairs", f"{held}; expected all of them; copy the others too"))
+        report(Finding("warning", FEWER_PAIRS, f"{held}; expected all of them; copy the others too"))
