@@ -161,6 +161,13 @@ def test_what_a_row_means_cannot_be_overridden(key: str) -> None:
         check_overrides(["loss.alpha=0.5", f"{key}=1"])
 
 
+@pytest.mark.parametrize("override", ["training.seed=3", "data.dataset=refuge"])
+def test_what_the_table_chooses_for_the_localizer_cannot_be_set(override):
+    key = override.partition("=")[0]
+    with pytest.raises(UsageError, match=rf"--set-localizer {key}=\w+: {key} is chosen by .*leave it out"):
+        check_overrides([], localizer_overrides=["training.epochs=2", override])
+
+
 def test_small_networks_are_trained_where_there_is_a_recipe(data_root: Path, tmp_path: Path) -> None:
     shutil.copytree(data_root / "drive", tmp_path / "DRIVE")
     (tmp_path / "LUNA").mkdir()

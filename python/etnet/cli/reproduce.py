@@ -123,7 +123,7 @@ def command(
     from etnet.reproduce.tables import TABLES, chosen
 
     asked = TABLES[table]
-    check_overrides(overrides)
+    check_overrides(overrides, localizer_overrides=localizer_overrides)
     if quick and small:
         raise UsageError("--quick and --small are both given; choose one")
     runnable = tuple(method.key for method in asked.methods if method.not_run is None)

@@ -54,17 +54,24 @@ RESERVED = {
 }
 """Recipe keys that an option of `etnet reproduce` sets."""
 
+LOCALIZER_RESERVED = {"training.seed": "the table, which trains one for all seeds", "data.dataset": "--only"}
+"""Keys of the localizer's recipe that are not the user's."""
 
-def check_overrides(overrides: Sequence[str]) -> None:
+
+def check_overrides(overrides: Sequence[str], *, localizer_overrides: Sequence[str] = ()) -> None:
     """Refuse overrides under which a row or a column would no longer be what its title says.
 
     Raises:
         UsageError: An override sets a key that belongs to another option.
     """
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if key in RESERVED:
-            raise UsageError(f"--set {override}: {key} is chosen by {RESERVED[key]}; leave it out of --set")
+    for option, given, reserved in (
+        ("--set", overrides, RESERVED),
+        ("--set-localizer", localizer_overrides, LOCALIZER_RESERVED),
+    ):
+        for override in given:
+            key = override.partition("=")[0].strip()
+            if key in reserved:
+                raise UsageError(f"{option} {override}: {key} is chosen by {reserved[key]}; leave it out of {option}")
 
 
 def recipe_for(
