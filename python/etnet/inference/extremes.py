@@ -7,13 +7,17 @@ from pathlib import Path
 
 from etnet.data.dataset import SegmentationDataset
 from etnet.data.io import write_png
+from etnet.data.roi import cut, cut_mask, window_around
 from etnet.inference.overlay import draw_comparison
 from etnet.inference.predictor import ImagePredictor
 from etnet.metrics.report import EvaluationReport, ImageScores
 from etnet.output import disk_faults
-from etnet.types import Prediction, Sample
+from etnet.types import Contract, Prediction, Sample, UInt8Array
 
 SHOWN_AT_EACH_END = 3
+
+REGION_SIZE = 512
+"""Height and width in pixels at which a region of interest is drawn."""
 
 
 def write_extremes(
@@ -50,10 +54,11 @@ def write_extremes(
         sample = dataset.load(position[image.id])
         scores = report.scores_of(image)
         rank = f"rank {len(ranked) - ranked.index(image)} of {len(ranked)}"
+        image_shown, labels, mask = _shown(sample, predict(sample), predictor.contract)
         picture = draw_comparison(
-            sample.image,
-            predict(sample).labels,
-            sample.mask,
+            image_shown,
+            labels,
+            mask,
             predictor.contract,
             title=f"{image.id}     Dice {scores.mean_dice:.3f}     accuracy {scores.accuracy:.3f}     {rank}",
             ignore_index=ignore_index,
@@ -63,6 +68,18 @@ def write_extremes(
         pictures.append(path)
     _remove_former(folder, pictures)
     return pictures
+
+
+def _shown(sample: Sample, prediction: Prediction, contract: Contract) -> tuple[UInt8Array, UInt8Array, UInt8Array]:
+    """Image, predicted and true classes of what is drawn: the region of interest, enlarged, or the whole image."""
+    if contract.roi is None or prediction.center is None:
+        return sample.image, prediction.labels, sample.mask
+    window = window_around(prediction.center, sample.mask.shape, contract.roi)
+    return (
+        cut(sample.image, window, REGION_SIZE),
+        cut_mask(prediction.labels, window, REGION_SIZE),
+        cut_mask(sample.mask, window, REGION_SIZE),
+    )
 
 
 def _remove_former(folder: Path, pictures: Sequence[Path]) -> None:
