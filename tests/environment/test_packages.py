@@ -82,6 +82,14 @@ def test_a_gpu_package_is_broken_only_where_there_is_a_gpu(has_gpu, state):
     assert "libcuda" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("others", "state"), [({}, "missing"), ({"torch": ImportOutcome("OSError: libcudart.so")}, "broken")]
+)
+def test_what_builds_on_torch_is_not_broken_where_there_is_no_torch(others, state):
+    outcomes = {"timm": ImportOutcome("ModuleNotFoundError: No module named 'torch'"), **others}
+    assert judge(Wanted("timm", "train", ""), outcomes, has_gpu=False).state == state
+
+
 def test_another_package_of_the_same_first_name_is_not_taken_for_it(monkeypatch):
     def nothing_recorded(name):
         raise metadata.PackageNotFoundError(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -52,6 +53,9 @@ _MODULES = {
     "pycuda": "pycuda.driver",
 }
 """Modules whose name does not follow from the package's."""
+
+_ABSENT_TORCH = re.compile(r"ModuleNotFoundError: (?:No module named '|import of )(torch|torchvision|timm)\b")
+"""The two ways in which Python says that a package which others build on is not installed."""
 
 _ALSO_FROM = {
     "opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
@@ -146,6 +150,10 @@ def judge(wanted: Wanted, outcomes: Mapping[str, ImportOutcome], *, has_gpu: boo
         return Package(wanted.name, wanted.group, wanted.requirement, wanted.module, None, "missing")
     version = _recorded_version(wanted.name) or outcome.version
     state, reason = _state(wanted, outcome, version, has_gpu=has_gpu)
+    absent = _ABSENT_TORCH.match(outcome.error or "")
+    if absent is not None and absent[1] not in outcomes and absent[1] != wanted.module:
+        # Nothing of its own is wrong, and installing its extra brings what it needs.
+        state, reason = "missing", f"needs {absent[1]}"
     return Package(wanted.name, wanted.group, wanted.requirement, wanted.module, version, state, reason)
 
 
