@@ -7,10 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from etnet.cli.main import main
 from etnet.inference.localize import MIN_AREA
 from etnet.inference.predictor import Predictor
 from etnet.sidecar import read_sidecar
@@ -23,22 +22,13 @@ from helpers.bundles import (
     segmenter_recipe,
     write_stage_headers,
 )
+from helpers.command_line import one_sentence, run_etnet
 from helpers.runs import tiny_run
 from helpers.weights import write_confident, write_header_only
 
 
 def etnet(*words: object) -> Result:
-    result = CliRunner().invoke(main, list(map(str, words)))
-    # Anything else than an exit is a traceback on the user's screen.
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def one_sentence(result: Result, code: int, *words: str) -> None:
-    assert result.exit_code == code, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    for word in words:
-        assert word in line
+    return run_etnet(*words)
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from etnet.cli.main import main
 from etnet.manifest import read_weights_info
 from helpers.backends import random_labels
+from helpers.command_line import one_sentence, run_etnet
 from helpers.evaluations import write_evaluation
 from helpers.samples import sample
 from helpers.weights import write_header_only
@@ -37,17 +37,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 def compare(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["compare", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def one_sentence(result: Result, code: int, *words: str) -> None:
-    assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1
-    for word in words:
-        assert word in lines[0]
+    return run_etnet("compare", *arguments)
 
 
 def test_differences_are_shown_and_written(here):

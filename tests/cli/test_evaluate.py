@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from etnet.cli.main import main
 from etnet.config.load import dump_recipe
 from etnet.inference.bundle import write_bundle
 from etnet.inference.localize import LocalizationRule
@@ -25,6 +24,7 @@ from helpers.bundles import (
     segmenter_recipe,
     write_stage_headers,
 )
+from helpers.command_line import one_sentence, run_etnet
 from helpers.weights import small_recipe, write_header_only, write_untrained
 
 
@@ -58,17 +58,7 @@ def write_pairs(root: Path, *, count: int) -> None:
 
 
 def evaluate(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def one_sentence(result: Result, code: int, *words: str) -> None:
-    assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1
-    for word in words:
-        assert word in lines[0]
+    return run_etnet("evaluate", *arguments)
 
 
 def test_scores_tables_and_pictures_are_written(here, model):

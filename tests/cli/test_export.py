@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from etnet.cli.main import main
 from etnet.inference.predictor import Predictor
 from etnet.sidecar import read_sidecar
 from helpers.backends import photographs
+from helpers.command_line import one_sentence, run_etnet
 from helpers.runs import tiny_recipe, tiny_run, write_disc_folder
 from helpers.weights import write_confident
 
@@ -46,18 +46,7 @@ def stray(tmp_path, monkeypatch) -> Path:
 
 
 def export(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["export", *map(str, arguments), "--device", "cpu"])
-    # Anything else than an exit is a traceback on the user's screen.
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def one_sentence(result: Result, code: int, *words: str) -> None:
-    assert result.exit_code == code, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    for word in words:
-        assert word in line
-    assert "Traceback" not in result.output
+    return run_etnet("export", *arguments, "--device", "cpu")
 
 
 def files(folder: Path = Path()) -> set[str]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from etnet.cli.main import main
 from etnet.inference.predictor import Predictor
 from helpers.backends import image_of, pixel_predictor, random_labels
+from helpers.command_line import one_sentence, run_etnet
 from helpers.weights import small_recipe, write_header_only, write_untrained
 
 
@@ -31,10 +31,7 @@ def model(here, monkeypatch) -> Path:
 
 
 def infer(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["infer", *map(str, arguments)])
-    # Anything else than an exit is a traceback on the user's screen.
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+    return run_etnet("infer", *arguments)
 
 
 def write_images(folder: Path, *names: str) -> Path:
@@ -42,15 +39,6 @@ def write_images(folder: Path, *names: str) -> Path:
     for seed, name in enumerate(names):
         Image.fromarray(image_of(random_labels(9, 12, seed=seed))).save(folder / name)
     return folder
-
-
-def one_sentence(result: Result, code: int, *words: str) -> None:
-    assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1
-    for word in words:
-        assert word in lines[0]
-    assert "Traceback" not in result.output
 
 
 def test_a_folder_is_segmented_into_a_fresh_numbered_folder(here, model):

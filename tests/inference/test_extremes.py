@@ -10,7 +10,7 @@ from etnet.inference.extremes import REGION_SIZE, choose_extremes, write_extreme
 from etnet.inference.overlay import draw_comparison
 from etnet.inference.predictor import Predictor
 from etnet.metrics.report import ImageScores
-from etnet.types import RegionOfInterest, Sample
+from etnet.types import Prediction, RegionOfInterest, Sample
 from helpers.backends import CLASS_NAMES, PixelBackend, contract, image_of, random_labels
 from helpers.bundles import draw_disc, pixel_bundle
 from helpers.samples import Samples, sample
@@ -50,7 +50,10 @@ def test_of_a_region_of_interest_the_region_is_drawn(tmp_path):
     mask = draw_disc((400, 800), (130, 610), 30)
     samples = Samples(Sample("eye", image_of(mask), mask))
     predictor = pixel_bundle(roi)
-    predict = lambda sample: predictor.predict(sample.image, probabilities=False)  # noqa: E731
+
+    def predict(sample: Sample) -> Prediction:
+        return predictor.predict(sample.image, probabilities=False)
+
     classes = predictor.contract.class_names
     report = evaluate(predictor, samples, class_names=classes, predict=predict)
     (path,) = write_extremes(report, predictor, samples, tmp_path, predict=predict)

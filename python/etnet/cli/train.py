@@ -30,7 +30,9 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @click.command()
-@click.option("--recipe", "recipe_source", metavar="NAME|FILE", help="Built-in recipe (drive, folder) or a YAML file.")
+@click.option(
+    "--recipe", "recipe_source", metavar="NAME|FILE", help="Built-in recipe, such as drive or folder, or a YAML file."
+)
 @click.option("--data", "data_root", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set.")
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. Default: runs/train/<recipe name>."
