@@ -68,7 +68,7 @@ def split_lungs(lungs: BoolArray) -> tuple[BoolArray, BoolArray] | None:
         lungs: Pixels of both lungs [H, W], bool.
 
     Returns:
-        Masks [H, W], bool, of the right lung (on the image's left) and the left one; None where they are not told apart.
+        Masks [H, W], bool, of the right lung (on the image's left) and the left one; None where that is open.
     """
     count, pieces, stats, centroids = cv2.connectedComponentsWithStats(
         np.ascontiguousarray(lungs).view(np.uint8), connectivity=8
@@ -113,10 +113,10 @@ def lung_stack_measures(
     Raises:
         DataError: The spacing is not three positive finite numbers, or the shapes differ.
     """
-    if len(spacing) != 3 or not all(math.isfinite(value) and value > 0 for value in spacing):
+    if not all(math.isfinite(value) and value > 0 for value in spacing):
         raise DataError(
-            f"{source}: the voxel spacing is {tuple(spacing)} mm; expected three positive numbers, the distance between "
-            "slices, rows and columns"
+            f"{source}: the voxel spacing is {tuple(spacing)} mm; expected three positive numbers, the distance "
+            "between slices, rows and columns"
         )
     voxels = int(np.count_nonzero(lungs))
     measures: dict[str, float] = {"lung_volume_ml": voxels * math.prod(spacing) / _MILLILITRE}

@@ -51,6 +51,9 @@ def optic_nerve_measures(
         Values by column; the columns depend on the scale's unit and on whether the eye is known. Without a disc the
         diameters are 0, ratios and rim widths NaN; the ratios of a disc without a cup are 0.
     """
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(rim | cup).view(np.uint8))
+    # A disc fills about a hundredth of a photograph.
+    rim, cup = (mask[top : top + height, left : left + width] for mask in (rim, cup))
     disc = rim | cup
     heights, widths = ([_extent(mask, axis) for mask in (disc, cup)] for axis in (1, 0))
     areas = [int(np.count_nonzero(mask)) for mask in (disc, cup)]
@@ -142,10 +145,11 @@ def _quotient(disc_and_cup: list[int]) -> float:
 
 def _stray_share(rim: BoolArray, cup: BoolArray) -> float:
     """Share of the cup in pieces that touch no pixel of the rim; 0 without a cup."""
+    if not cup.any():
+        return 0.0
     count, pieces = cv2.connectedComponents(np.ascontiguousarray(cup).view(np.uint8), connectivity=8)
     near_rim = cv2.dilate(np.ascontiguousarray(rim).view(np.uint8), np.ones((3, 3), np.uint8)) > 0
     areas = np.bincount(pieces.ravel(), minlength=count)
     touching = np.zeros(count, np.bool_)
     touching[pieces[near_rim & cup]] = True
-    total = int(areas[1:].sum())
-    return float(areas[1:][~touching[1:]].sum() / total) if total else 0.0
+    return float(areas[1:][~touching[1:]].sum() / areas[1:].sum())

@@ -85,7 +85,7 @@ def perimeter(mask: BoolArray, scale: Scale = PIXELS) -> float:
         + (0.5 - angle / math.pi) * along_columns * scale.column
         + 0.25 * (falling + rising) * scale.row * scale.column / diagonal
     )
-    return math.pi / 2 * mean
+    return float(math.pi / 2 * mean)
 
 
 def solidity(mask: BoolArray) -> float:

@@ -118,9 +118,7 @@ def trace(skeleton: BoolArray) -> SkeletonGraph:
     return SkeletonGraph(tuple(lines), cv2.connectedComponents(places, connectivity=8)[0] - 1)
 
 
-def _neighbor_codes(
-    flat: npt.NDArray[np.uint8], pixels: _Indices, offsets: tuple[int, ...]
-) -> npt.NDArray[np.uint8]:
+def _neighbor_codes(flat: npt.NDArray[np.uint8], pixels: _Indices, offsets: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """The eight neighbours of each pixel as the bits of one number, x1 the lowest."""
     codes = np.zeros(pixels.size, np.uint8)
     for bit, offset in enumerate(offsets):
@@ -133,7 +131,7 @@ def _flat_offsets(width: int) -> tuple[int, ...]:
 
 
 def _removable(*, second_pass: bool) -> BoolArray:
-    """Whether a pixel with these eight neighbours may go [256], bool: conditions G1, G2 and G3 (or G3') of the survey."""
+    """Whether a pixel with these eight neighbours may go [256], bool: conditions G1, G2, G3 (or G3')."""
     x1, x2, x3, x4, x5, x6, x7, x8 = ((np.arange(256) >> bit & 1).astype(np.bool_) for bit in range(8))
     crossings = sum((~a & (b | c)).astype(int) for a, b, c in ((x1, x2, x3), (x3, x4, x5), (x5, x6, x7), (x7, x8, x1)))
     n1 = sum((a | b).astype(int) for a, b in ((x1, x2), (x3, x4), (x5, x6), (x7, x8)))
