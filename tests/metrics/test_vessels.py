@@ -49,10 +49,10 @@ def test_the_triangle_of_sierpinski_has_the_dimension_log_3_over_log_2():
 
 def test_the_carpet_of_sierpinski_has_about_the_dimension_log_8_over_log_3():
     # Boxes of powers of two do not fit a pattern of thirds.
-    assert box_counting_dimension(sierpinski_carpet(5)) == pytest.approx(math.log(8) / math.log(3), abs=0.04)
+    assert box_counting_dimension(sierpinski_carpet(5)) == pytest.approx(math.log(8) / math.log(3), abs=0.05)
 
 
-@pytest.mark.parametrize("side", [16, 64, 256])
+@pytest.mark.parametrize("side", [32, 64, 256])
 def test_a_line_has_dimension_one_and_a_square_two_wherever_they_lie(side):
     for row, column in ((0, 0), (3, 5)):
         mask = np.zeros((300, 300), bool)
@@ -67,9 +67,9 @@ def test_a_line_has_dimension_one_and_a_square_two_wherever_they_lie(side):
 def test_too_small_a_structure_has_no_dimension():
     mask = np.zeros((50, 50), bool)
     assert math.isnan(box_counting_dimension(mask))
-    mask[:15, :15] = True
+    mask[:31, :31] = True
     assert math.isnan(box_counting_dimension(mask))
-    mask[:16, :15] = True
+    mask[:32, :31] = True
     assert box_counting_dimension(mask) > 1.5
 
 
@@ -122,7 +122,7 @@ def test_a_tree_of_three_straight_vessels_has_the_values_of_its_drawing(scale):
     assert measures[f"vessel_skeleton_length_{scale.unit}"] == pytest.approx(length * scale.row, rel=0.02)
     assert measures["vessel_branch_points"] == 1
     assert measures["vessel_tortuosity"] == pytest.approx(1, abs=0.01)
-    assert 1 < measures["vessel_fractal_dimension"] < 1.3
+    assert measures["vessel_fractal_dimension"] == pytest.approx(1, abs=0.1)
 
 
 def test_vessels_outside_the_field_of_view_do_not_count():

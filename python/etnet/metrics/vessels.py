@@ -63,14 +63,15 @@ def box_counting_dimension(mask: BoolArray) -> float:
 
     The capacity dimension as it is used for retinal vessels (Mainster, "The fractal properties of retinal vessels", Eye
     4, 1990; Masters, "Fractal analysis of the vascular tree in the human retina", Annual Review of Biomedical
-    Engineering 6, 2004). The sides are the powers of two from one pixel to a quarter of the longer side of the bounding
-    box, at whose corner the grid of boxes begins.
+    Engineering 6, 2004). The sides are the powers of two from two pixels to a quarter of the longer side of the bounding
+    box, at whose corner the grid of boxes begins. Ours: no side of one pixel, because a line one pixel wide steps over
+    corners, so that an oblique one would seem to have fewer boxes of that side than it should.
 
     Args:
         mask: Pixels of the structure [H, W], bool.
 
     Returns:
-        Dimension, 0..2; NaN where the bounding box is smaller than 16 pixels, because fewer than three sides fit.
+        Dimension, 0..2; NaN where the bounding box is smaller than 32 pixels, because fewer than three sides fit.
 
     Example:
         >>> line = np.zeros((40, 70), bool); line[3, 2:66] = True
@@ -80,11 +81,11 @@ def box_counting_dimension(mask: BoolArray) -> float:
     left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
     # The largest power of two that is at most a quarter of the longer side.
     doublings = (max(width, height) // 4).bit_length() - 1
-    if doublings + 1 < _FEWEST_SIZES:
+    if doublings < _FEWEST_SIZES:
         return math.nan
     largest = 2**doublings
     boxes = np.pad(mask[top : top + height, left : left + width], ((0, -height % largest), (0, -width % largest)))
-    counts = [np.count_nonzero(boxes)]
+    counts = []
     for _ in range(doublings):
         boxes = boxes[::2] | boxes[1::2]
         boxes = boxes[:, ::2] | boxes[:, 1::2]
