@@ -6,6 +6,7 @@ Rim and cup are two classes of one mask; the disc is both. All their pixels coun
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -22,7 +23,7 @@ STRAY_SHARE = 0.01
 """Share of a cup that may lie outside its disc, as resizing leaves it."""
 
 _RAYS_PER_QUADRANT = 90
-_STEPS_PER_PIXEL = 4
+_STEPS_PER_PIXEL = 2
 _FloatArray = npt.NDArray[np.float64]
 
 
@@ -97,7 +98,8 @@ def rim_widths(disc: BoolArray, cup: BoolArray, scale: Scale = PIXELS, eye: Eye 
     """
     widths = dict.fromkeys(("inferior", "superior", "image_left", "image_right"), math.nan)
     if disc.any():
-        along_rays = _last_hit(disc, disc, scale) - _last_hit(cup, disc, scale)
+        rays = _Rays.across(disc, scale)
+        along_rays = rays.last_hit(disc) - rays.last_hit(cup)
         by_quadrant = along_rays.reshape(4, _RAYS_PER_QUADRANT).mean(axis=1)
         widths = dict(zip(("image_right", "inferior", "image_left", "superior"), map(float, by_quadrant), strict=True))
     nose = {"left": "image_left", "right": "image_right"}.get(eye or "")
@@ -107,25 +109,42 @@ def rim_widths(disc: BoolArray, cup: BoolArray, scale: Scale = PIXELS, eye: Eye 
     return {name: widths[side] for name, side in order.items()}
 
 
-def _last_hit(mask: BoolArray, disc: BoolArray, scale: Scale) -> _FloatArray:
-    """Distance from the disc's centroid to the last pixel of a mask inside it on every ray, clockwise from upper right.
+@dataclass(frozen=True)
+class _Rays:
+    """Points along rays from the centroid of a disc, clockwise; the first is 45 degrees above the right-hand direction.
 
-    The first quadrant's rays begin 45 degrees above the right-hand direction; 0 on a ray that meets no pixel.
+    Attributes:
+        rows: Row of the pixel that each point lies in [R, P], int64.
+        columns: Its column [R, P], int64.
+        inside: Whether that pixel is in the image [R, P], bool; elsewhere row and column are 0.
+        distances: Distance of the points from the centroid [P], in the scale's unit.
     """
-    rows, columns = np.nonzero(disc)
-    row, column = rows.mean() + 0.5, columns.mean() + 0.5
-    step = min(scale.row, scale.column) / _STEPS_PER_PIXEL
-    reach = float(np.hypot((rows + 0.5 - row) * scale.row, (columns + 0.5 - column) * scale.column).max())
-    # One pixel's diagonal more, because the farthest pixel reaches beyond its middle.
-    distances = np.arange(0, reach + math.hypot(scale.row, scale.column), step)
-    angles = np.deg2rad(-45 + (np.arange(4 * _RAYS_PER_QUADRANT) + 0.5) * 90 / _RAYS_PER_QUADRANT)
-    at_row = np.floor(row + np.outer(np.sin(angles), distances) / scale.row).astype(np.int64)
-    at_column = np.floor(column + np.outer(np.cos(angles), distances) / scale.column).astype(np.int64)
-    inside = (at_row >= 0) & (at_row < mask.shape[0]) & (at_column >= 0) & (at_column < mask.shape[1])
-    hit = inside & mask[np.where(inside, at_row, 0), np.where(inside, at_column, 0)]
-    # Half a step more: the border lies between the last sample inside and the next one.
-    farthest = distances[hit.shape[1] - 1 - hit[:, ::-1].argmax(axis=1)] + step / 2
-    return np.where(hit.any(axis=1), farthest, 0.0)
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    inside: BoolArray
+    distances: _FloatArray
+
+    @classmethod
+    def across(cls, disc: BoolArray, scale: Scale) -> _Rays:
+        """Rays that are long enough to leave a disc [H, W], bool, which is not empty."""
+        rows, columns = np.nonzero(disc)
+        row, column = rows.mean() + 0.5, columns.mean() + 0.5
+        reach = np.hypot((rows + 0.5 - row) * scale.row, (columns + 0.5 - column) * scale.column).max()
+        # One pixel's diagonal more, because the farthest pixel reaches beyond its middle.
+        step = min(scale.row, scale.column) / _STEPS_PER_PIXEL
+        distances = np.arange(0, reach + math.hypot(scale.row, scale.column), step)
+        angles = np.deg2rad(-45 + (np.arange(4 * _RAYS_PER_QUADRANT) + 0.5) * 90 / _RAYS_PER_QUADRANT)
+        at_row = np.floor(row + np.outer(np.sin(angles), distances / scale.row)).astype(np.int64)
+        at_column = np.floor(column + np.outer(np.cos(angles), distances / scale.column)).astype(np.int64)
+        inside = (at_row >= 0) & (at_row < disc.shape[0]) & (at_column >= 0) & (at_column < disc.shape[1])
+        return cls(np.where(inside, at_row, 0), np.where(inside, at_column, 0), inside, distances)
+
+    def last_hit(self, mask: BoolArray) -> _FloatArray:
+        """Distance of the last point of every ray that lies in a mask [H, W], bool; 0 on a ray that meets none."""
+        hit = self.inside & mask[self.rows, self.columns]
+        farthest = self.distances[hit.shape[1] - 1 - hit[:, ::-1].argmax(axis=1)]
+        return np.where(hit.any(axis=1), farthest, 0.0)
 
 
 def _extent(mask: BoolArray, axis: int) -> int:
