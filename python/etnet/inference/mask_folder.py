@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from etnet.config.schema import Recipe
-from etnet.data.io import IMAGE_SUFFIXES, read_mask_values
+from etnet.data.io import read_mask_values
 from etnet.data.mask_values import MaskMapping, MaskSummary, distinct_values, find_mapping
 from etnet.errors import DataError, EtnetError
-from etnet.inference.folder import FAILED_COLUMNS, InputImages
+from etnet.inference.folder import FAILED_COLUMNS, InputImages, find_images
 from etnet.inference.measurements import MeasuredImage, measure_labels, structures_of
 from etnet.metrics.optic_nerve import Eye
 from etnet.metrics.scale import PIXELS, Scale
@@ -144,9 +144,7 @@ class _FieldsOfView:
         self._for_all = _bright(path) if path is not None and not path.is_dir() else None
         self._by_stem: dict[str, Path] = {}
         if path is not None and path.is_dir():
-            self._by_stem = {
-                entry.stem: entry for entry in sorted(path.iterdir()) if entry.suffix.lower() in IMAGE_SUFFIXES
-            }
+            self._by_stem = {file.stem: file for file in find_images(path).files}
 
     def of(self, mask: Path, shape: tuple[int, int]) -> BoolArray | None:
         """The field of view of a mask of (height, width) pixels; None where there is none for any."""

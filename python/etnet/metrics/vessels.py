@@ -63,9 +63,9 @@ def box_counting_dimension(mask: BoolArray) -> float:
 
     The capacity dimension as it is used for retinal vessels (Mainster, "The fractal properties of retinal vessels", Eye
     4, 1990; Masters, "Fractal analysis of the vascular tree in the human retina", Annual Review of Biomedical
-    Engineering 6, 2004). The sides are the powers of two from two pixels to a quarter of the longer side of the bounding
-    box, at whose corner the grid of boxes begins. Ours: no side of one pixel, because a line one pixel wide steps over
-    corners, so that an oblique one would seem to have fewer boxes of that side than it should.
+    Engineering 6, 2004). The sides are the powers of two from two pixels to a quarter of the longer side of the
+    bounding box, at whose corner the grid of boxes begins. Ours: no side of one pixel, because a line one pixel wide
+    steps over corners, so that an oblique one would seem to have fewer boxes of that side than it should.
 
     Args:
         mask: Pixels of the structure [H, W], bool.
