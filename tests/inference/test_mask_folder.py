@@ -124,7 +124,7 @@ def test_one_field_of_view_serves_all_masks(tmp_path, bright):
 def test_each_mask_has_the_field_of_view_of_its_name(tmp_path):
     for name, side in {"a": 10, "b": 8}.items():
         save(tmp_path / f"masks/{name}.png", square(4))
-        save(tmp_path / f"views/{name}.gif", square(side, value=255))
+        save(tmp_path / f"views/{name}{'_mask' if name == 'b' else ''}.gif", square(side, value=255))
     save(tmp_path / "masks/c.png", square(4))
     save(tmp_path / "masks/d.png", square(4))
     save(tmp_path / "views/d.png", square(4, value=255, shape=(40, 50)))

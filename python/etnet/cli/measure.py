@@ -13,6 +13,7 @@ from etnet.cli.console import closing_lines, counted, output, progress_bar
 if TYPE_CHECKING:
     from etnet.config.schema import Recipe
     from etnet.inference.mask_folder import MeasuredMasks, MeasuringSettings
+    from etnet.metrics.optic_nerve import Eye
     from etnet.metrics.scale import Scale
 
 RUNS = Path("runs/measure")
@@ -36,7 +37,7 @@ TABLE = "measurements.csv"
     "--field-of-view",
     type=click.Path(path_type=Path),
     metavar="FILE|DIR",
-    help="Mask of where vessels can be seen: one for all, or a folder with one of the same name for each.",
+    help="Mask of where vessels can be seen: one for all, or a folder with NAME or NAME_mask for each.",
 )
 @click.option(
     "--output",
@@ -53,7 +54,7 @@ def command(
     classes: str | None,
     overrides: tuple[str, ...],
     spacing: str | None,
-    eye: str | None,
+    eye: Eye | None,
     field_of_view: Path | None,
     table: Path | None,
     overwrite: bool,
@@ -76,9 +77,7 @@ def command(
     from etnet.output import json_text
 
     recipe = _recipe(recipe_source, classes, overrides)
-    settings = MeasuringSettings(
-        recipe, _scale(spacing), eye="left" if eye == "left" else "right" if eye else None, field_of_view=field_of_view
-    )
+    settings = MeasuringSettings(recipe=recipe, scale=_scale(spacing), eye=eye, field_of_view=field_of_view)
     inputs = find_images(masks)
     if table is not None:
         _check_table(table, overwrite=overwrite)

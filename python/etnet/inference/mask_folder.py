@@ -38,8 +38,8 @@ class MeasuringSettings:
         recipe: Names and groups of the classes, and what stored values mean (`data` alone is used).
         scale: Size of a pixel, the same for all masks.
         eye: Which eye the images show; None where it is not known.
-        field_of_view: One mask for all images, or a folder with one of the same stem for each; None where there is
-            none. Values above the middle grey are inside (above 0 in masks of 0 and 1).
+        field_of_view: One mask for all images, or a folder with one for each, named by the mask's stem or (as in
+            DRIVE) the stem and `_mask`; None where there is none. Values above the middle grey are inside (above 0 in masks of 0 and 1).
     """
 
     recipe: Recipe
@@ -152,12 +152,7 @@ class _FieldsOfView:
             return None
         source, found = self._path, self._for_all
         if found is None:
-            if mask.stem not in self._by_stem:
-                raise DataError(
-                    f"{mask}: no field of view named {mask.stem} in {self._path}; add one, or measure without "
-                    "--field-of-view"
-                )
-            source = self._by_stem[mask.stem]
+            source = self._named(mask)
             found = _bright(source)
         if found.shape != shape:
             raise DataError(
@@ -165,6 +160,15 @@ class _FieldsOfView:
                 f"{found.shape[1]}x{found.shape[0]}; expected the same size"
             )
         return found
+
+    def _named(self, mask: Path) -> Path:
+        for stem in (mask.stem, f"{mask.stem}_mask"):
+            if stem in self._by_stem:
+                return self._by_stem[stem]
+        raise DataError(
+            f"{mask}: no field of view named {mask.stem} or {mask.stem}_mask in {self._path}; add one, or measure "
+            "without --field-of-view"
+        )
 
 
 def _bright(path: Path) -> BoolArray:
