@@ -38,8 +38,9 @@ class MeasuringSettings:
         recipe: Names and groups of the classes, and what stored values mean (`data` alone is used).
         scale: Size of a pixel, the same for all masks.
         eye: Which eye the images show; None where it is not known.
-        field_of_view: One mask for all images, or a folder with one for each, named by the mask's stem or (as in
-            DRIVE) the stem and `_mask`; None where there is none. Values above the middle grey are inside (above 0 in masks of 0 and 1).
+        field_of_view: One mask for all images, or a folder with one for each, named by the mask's stem or (as in DRIVE)
+            the stem and `_mask`; None where there is none. Values above the middle grey are inside (above 0 in masks of
+            0 and 1).
     """
 
     recipe: Recipe
