@@ -45,6 +45,16 @@ def test_a_fragment_belongs_to_the_lung_it_is_nearer_to():
     np.testing.assert_array_equal(sides[1], boxes(LEFT, (85, 90, 65, 70)))
 
 
+def test_the_background_belongs_to_no_side_wherever_it_lies():
+    right, left = boxes((10, 90, 70, 90)), boxes((10, 90, 95, 115))
+    for columns in (slice(None), slice(None, None, -1)):
+        sides = split_lungs((right | left)[:, columns])
+        assert sides is not None
+        first, second = (right, left) if columns.step is None else (left, right)
+        np.testing.assert_array_equal(sides[0], first[:, columns])
+        np.testing.assert_array_equal(sides[1], second[:, columns])
+
+
 @pytest.mark.parametrize(
     "mask",
     [
