@@ -58,6 +58,7 @@ WITHOUT_TORCH = [
     "etnet.inference.evaluate_regions",
     "etnet.inference.evaluate",
     "etnet.inference.inspection",
+    "etnet.inference.mask_folder",
     "etnet.inference.predictor",
     "etnet.inference.two_stage",
     "etnet.manifest",

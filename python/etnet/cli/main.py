@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "Compare two evaluations image by image.",
     "bundle": "Join a network that finds a structure with one that segments it.",
     "infer": "Segment an image or a folder of images.",
+    "measure": "Measure masks: areas, cup-to-disc ratio, vessels, lungs.",
     "export": "Make an ONNX file that runs without PyTorch.",
     "build-engine": "Build a TensorRT engine.",
     "benchmark": "Compare formats: size, scores, latency, memory.",

@@ -21,7 +21,7 @@ import numpy as np
 from etnet.data.io import IMAGE_SUFFIXES, read_image, write_png
 from etnet.data.roi import window_around
 from etnet.errors import DataError, EnvironmentFault, EtnetError
-from etnet.inference.measurements import Measurements, measure_prediction
+from etnet.inference.measurements import MeasuredImage, Measurements, measure_prediction, write_measurements
 from etnet.inference.overlay import draw_overlay
 from etnet.inference.predictor import ImagePredictor
 from etnet.output import disk_faults, write_csv
@@ -166,13 +166,10 @@ def predict_folder(
 
 def _write_tables(outcome: FolderOutcome, output: Path) -> None:
     write_csv(output / "failed.csv", FAILED_COLUMNS, outcome.failed)
-    header = ["file", "height_px", "width_px", *(outcome.done[0].measurements if outcome.done else ())]
-    rows = ([item.file, item.height, item.width, *map(_cell, item.measurements.values())] for item in outcome.done)
-    write_csv(output / "measurements.csv", header, rows)
-
-
-def _cell(value: float | str | None) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    write_measurements(
+        output / "measurements.csv",
+        [MeasuredImage(item.file, item.height, item.width, item.measurements) for item in outcome.done],
+    )
 
 
 @dataclass(frozen=True)
