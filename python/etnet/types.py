@@ -63,6 +63,37 @@ class RegionOfInterest:
 
 
 @dataclass(frozen=True)
+class StructureRule:
+    """What a predicted structure must look like; see `etnet.inference.postprocess`.
+
+    Attributes:
+        structure: Name of a class other than the background, or of a group of classes.
+        largest: How many of its connected regions stay, the largest ones; None keeps all.
+        min_area: Smallest connected region that stays, in pixels of the image.
+        fill_holes: Whether background that the structure encloses becomes part of it.
+    """
+
+    structure: str
+    largest: int | None = None
+    min_area: int = 0
+    fill_holes: bool = False
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """What becomes of a network's probabilities after it has run; the default leaves its labels as they are.
+
+    Attributes:
+        threshold: Probability, 0..1, from which a pixel belongs to the second of two classes; None takes the most
+            probable class.
+        structures: Rules for structures, applied in this order.
+    """
+
+    threshold: float | None = None
+    structures: tuple[StructureRule, ...] = ()
+
+
+@dataclass(frozen=True)
 class Contract:
     """Everything needed to use trained weights exactly as they were trained; stored inside every weights file.
 
@@ -76,6 +107,7 @@ class Contract:
         intensity_window: (low, high) mapped to 0..255 when an image has more than 8 bits; None maps the full range.
         class_groups: Structures of several classes, each a name and the indices of its classes.
         roi: The square that is segmented; None segments the whole image.
+        postprocess: What `etnet infer` does to predicted masks unless it is told otherwise.
     """
 
     class_names: tuple[str, ...]
@@ -87,6 +119,7 @@ class Contract:
     intensity_window: tuple[float, float] | None = None
     class_groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
     roi: RegionOfInterest | None = None
+    postprocess: Postprocessing = Postprocessing()
 
     @property
     def num_classes(self) -> int:

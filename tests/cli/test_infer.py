@@ -9,6 +9,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
+from etnet.config.load import recipe_from_values
 from etnet.inference.predictor import Predictor
 from helpers.backends import image_of, pixel_predictor, random_labels
 from helpers.command_line import one_sentence, run_etnet
@@ -64,6 +65,10 @@ def test_the_summary_says_how_the_masks_were_made(here, model):
         "backend": "auto",
         "threads": None,
         "batch_size": 2,
+        "tile": "auto",
+        "overlap": 0.25,
+        "tta": None,
+        "postprocess": {"threshold": None, "structures": []},
     }
     assert summary["counts"] == {"found": 1, "done": 1, "failed": 0, "skipped_other_files": 1}
     assert summary["model"]["path"] == "runs/train/first/weights/best.safetensors"
@@ -197,3 +202,92 @@ def test_drive_photographs_give_masks_of_their_size(here, drive_root):
     with Image.open(here / f"out/masks/{photograph.stem}.png") as mask:
         assert mask.size == (565, 584)
         assert mask.mode == "P"
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image_of(labels)).save(path)
+
+
+def test_options_refine_masks_and_are_in_the_summary(here, model):
+    labels = np.zeros((90, 110), np.uint8)
+    labels[10:30, 10:30] = labels[40:50, 40:50] = labels[60, 60] = 1
+    labels[15:18, 15:18] = 0
+    labels[70, 5:8] = labels[80, 5:15] = 2
+    write_labels(here / "eyes/a.png", labels)
+    options = ("--tile", 64, "--overlap", 0.5, "--tta", "flips", "--batch-size", 2)
+    rules = ("--largest-component", "vessel=2", "--fill-holes", "vessel", "--min-area", "optic_disc=4")
+    result = infer("eyes", "--output", "out", *options, *rules)
+    assert result.exit_code == 0, result.output
+    expected = labels.copy()
+    expected[15:18, 15:18] = 1
+    expected[60, 60] = expected[70, 5:8] = 0
+    np.testing.assert_array_equal(np.asarray(Image.open(here / "out/masks/a.png")), expected)
+    summary = json.loads((here / "out/summary.json").read_text("utf-8"))
+    assert summary["ran_on"] == "pixel arithmetic, mean of 4 flips"
+    chosen = {name: summary["settings"][name] for name in ("tile", "overlap", "tta", "postprocess")}
+    assert chosen == {
+        "tile": 64,
+        "overlap": 0.5,
+        "tta": "flips",
+        "postprocess": {
+            "threshold": None,
+            "structures": [
+                {"structure": "vessel", "largest": 2, "min_area": 0, "fill_holes": True},
+                {"structure": "optic_disc", "largest": None, "min_area": 4, "fill_holes": False},
+            ],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--tile", "100"), ("multiple of 16", "96 or 112")),
+        (("--threshold", "0.4"), ("two classes", "knows 3")),
+        (("--fill-holes", "liver"), ("no structure 'liver'", "vessel, optic_disc")),
+    ],
+)
+def test_a_refinement_that_the_network_cannot_take_is_one_sentence_and_leaves_nothing(here, model, options, words):
+    write_images(here / "eyes", "a.png")
+    one_sentence(infer("eyes", *options), 2, *words)
+    assert not (here / "runs/infer").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--tile", "half"),
+        ("--tile", "0"),
+        ("--overlap", "0.9"),
+        ("--threshold", "1"),
+        ("--largest-component", "vessel=0"),
+        ("--min-area", "vessel"),
+        ("--min-area", "=5"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(here, model, options):
+    write_images(here / "eyes", "a.png")
+    result = infer("eyes", *options)
+    assert result.exit_code == 2
+    assert options[0] in result.stderr
+
+
+def test_the_rules_of_the_recipe_hold_unless_they_are_left_out(here, monkeypatch):
+    from etnet.inference.model_file import ModelDescription
+    from etnet.manifest import read_weights_info
+    from helpers.backends import PixelBackend
+
+    rules = {"structures": {"vessel": {"largest": 1}}}
+    recipe = recipe_from_values(small_recipe().model_dump() | {"postprocess": rules}, "test recipe")
+    weights = write_header_only(here / "runs/train/first/weights/best.safetensors", recipe)
+    described = ModelDescription.of_weights(read_weights_info(weights))
+    opened = Predictor(PixelBackend(), described.contract, description=described)
+    monkeypatch.setattr(Predictor, "load", lambda path, **_: opened)
+    labels = np.zeros((20, 20), np.uint8)
+    labels[2:6, 2:6] = labels[10:12, 10:12] = 1
+    write_labels(here / "eyes/a.png", labels)
+    for options, area in (((), 16), (("--no-postprocess",), 20)):
+        result = infer("eyes", "--output", "out", "--overwrite", *options)
+        assert result.exit_code == 0, result.output
+        assert np.count_nonzero(np.asarray(Image.open(here / "out/masks/a.png"))) == area

@@ -3,7 +3,7 @@ from pydantic import ValidationError
 
 from etnet.config.networks import NETWORKS
 from etnet.config.schema import CLASS_PALETTE, Recipe, default_color
-from etnet.types import Contract
+from etnet.types import Contract, Postprocessing, StructureRule
 
 
 def test_a_recipe_cannot_be_changed_after_checking() -> None:
@@ -70,3 +70,36 @@ def test_crops_of_a_region_of_interest_go_through_the_network_too() -> None:
 def test_a_batch_that_a_network_cannot_normalise_is_refused() -> None:
     with pytest.raises(ValidationError, match="batch_size is 1; deeplabv3plus needs at least 2"):
         Recipe.model_validate({"model": {"name": "deeplabv3plus"}, "training": {"batch_size": 1}})
+
+
+def test_postprocessing_is_off_unless_the_recipe_names_it() -> None:
+    assert Recipe().contract().postprocess == Postprocessing()
+
+
+def test_postprocessing_reaches_the_contract_by_class_and_by_group() -> None:
+    recipe = Recipe.model_validate(
+        {
+            "data": {"class_names": ["background", "rim", "cup"], "class_groups": {"disc": ["rim", "cup"]}},
+            "postprocess": {"structures": {"disc": {"largest": 1, "fill_holes": True}, "cup": {"min_area": 20}}},
+        }
+    )
+    assert recipe.contract().postprocess.structures == (
+        StructureRule("disc", largest=1, fill_holes=True),
+        StructureRule("cup", min_area=20),
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"structures": {"background": {"largest": 1}}}, "names 'background'; expected one of rim, cup, disc"),
+        ({"structures": {"liver": {"largest": 1}}}, "names 'liver'"),
+        ({"structures": {"cup": {"largest": 0}}}, "greater than or equal to 1"),
+        ({"threshold": 0.4}, "for two classes, but there are 3"),
+        ({"threshold": 1.0}, "less than 1"),
+    ],
+)
+def test_postprocessing_that_does_not_fit_the_classes_is_refused(section: dict, words: str) -> None:
+    data = {"class_names": ["background", "rim", "cup"], "class_groups": {"disc": ["rim", "cup"]}}
+    with pytest.raises(ValidationError, match=words):
+        Recipe.model_validate({"data": data, "postprocess": section})

@@ -60,6 +60,7 @@ WITHOUT_TORCH = [
     "etnet.inference.inspection",
     "etnet.inference.mask_folder",
     "etnet.inference.predictor",
+    "etnet.inference.refinement",
     "etnet.inference.two_stage",
     "etnet.manifest",
     "etnet.metrics.overlap",

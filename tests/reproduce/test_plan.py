@@ -75,6 +75,7 @@ def test_all_training_images_are_trained_on_and_none_chooses_the_weights(data_ro
         (("data.workers=1",), True),
         (("training.save_every=7",), True),
         (("name=other",), True),
+        (("postprocess.threshold=0.4",), True),
         (("loss.alpha=0.5",), False),
         (("data.edge_width=5",), False),
         (("model.decoder_channels=24",), False),

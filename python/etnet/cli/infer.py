@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etnet.cli.console import closing_lines, counted, newest_model, note, output, progress_bar, warn
+from etnet.cli.refinement_options import RefinementChoice, refinement_options, settings
 
 if TYPE_CHECKING:
     from etnet.inference.folder import FolderOutcome, InputImages
     from etnet.inference.predictor import ImagePredictor, Predictor
+    from etnet.inference.refinement import Refinement
     from etnet.inference.two_stage import TwoStagePredictor
 
 RUNS = Path("runs/infer")
@@ -46,6 +48,7 @@ RUNS = Path("runs/infer")
     "--threads", type=click.IntRange(min=1), metavar="N", help="Processor threads [default: the backend's choice]."
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images per network run.")
+@refinement_options
 @click.option("--overwrite", is_flag=True, help="Write into an --output folder that is not empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json to stdout, and nothing else there.")
 def command(
@@ -59,6 +62,7 @@ def command(
     batch_size: int,
     overwrite: bool,
     as_json: bool,
+    choice: RefinementChoice,
 ) -> None:
     """Segment the images of FOLDER (or one image file) with trained weights.
 
@@ -70,6 +74,9 @@ def command(
     summary.json and failed.csv. Every mask has the size of its image as displayed: the orientation that a camera noted
     (EXIF) is applied. Files that cannot be read, and with a bundle those in which the structure was not found, are
     listed in failed.csv, and the others are still done.
+
+    Masks are the network's own unless --threshold, --largest-component, --min-area, --fill-holes or the model's recipe
+    (section postprocess) say otherwise; measurements are of the masks that are written.
     """
     from etnet.inference.folder import find_images, predict_folder
     from etnet.output import check_output_folder, create_output_folder, json_text, write_json
@@ -77,24 +84,20 @@ def command(
     inputs = find_images(folder)
     if output_folder is not None:
         check_output_folder(output_folder, overwrite=overwrite)
-    opened, predictor = _open(model or newest_model(), backend=backend, device=device, threads=threads)
+    opened, network = _open(model or newest_model(), backend=backend, device=device, threads=threads)
+    refinement = choice.refinement(network.contract, batch_size=batch_size)
+    predictor = _refined(network, refinement)
     note(f"Segmenting with {opened} on {predictor.runs_on}")
     target = create_output_folder(output_folder, parent=RUNS, name=_results_name(folder))
     (target / "summary.json").unlink(missing_ok=True)
-    with predictor, progress_bar() as bar:
+    with network, progress_bar() as bar:
         task = bar.add_task("Segmenting", total=len(inputs.files))
         outcome = predict_folder(
             predictor, inputs, target, overlay=overlay, batch_size=batch_size, on_image=lambda _: bar.advance(task)
         )
-    settings = {
-        "input": str(folder),
-        "overlay": overlay,
-        "device": device,
-        "backend": backend,
-        "threads": threads,
-        "batch_size": batch_size,
-    }
-    summary = _summary(outcome, inputs, predictor, settings=settings)
+    chosen: dict[str, Any] = {"input": str(folder), "overlay": overlay, "device": device, "backend": backend}
+    chosen |= {"threads": threads, "batch_size": batch_size, **settings(refinement)}
+    summary = _summary(outcome, inputs, predictor, chosen=chosen)
     write_json(target / "summary.json", summary)
     if as_json:
         click.echo(json_text(summary))
@@ -122,6 +125,18 @@ def _open(model: Path, *, backend: str, device: str, threads: int | None) -> tup
     return path, predictor
 
 
+def _refined(network: Predictor | TwoStagePredictor, refinement: Refinement) -> ImagePredictor:
+    """The network with what is done around it; it is closed where that cannot be."""
+    from etnet.errors import UsageError
+    from etnet.inference.refinement import refine
+
+    try:
+        return refine(network, refinement)
+    except UsageError:
+        network.close()
+        raise
+
+
 def _report_failures(outcome: FolderOutcome, inputs: InputImages, *, folder: Path, target: Path) -> None:
     from etnet.errors import DataError, SomeFilesFailed
 
@@ -140,14 +155,14 @@ def _results_name(folder: Path) -> str:
 
 
 def _summary(
-    outcome: FolderOutcome, inputs: InputImages, predictor: ImagePredictor, *, settings: dict[str, Any]
+    outcome: FolderOutcome, inputs: InputImages, predictor: ImagePredictor, *, chosen: dict[str, Any]
 ) -> dict[str, Any]:
     from etnet.environment.versions import versions
 
     results = outcome.to_dict()
     counts = {"found": len(inputs.files), **results.pop("counts"), "skipped_other_files": inputs.skipped}
     return {
-        "settings": settings,
+        "settings": chosen,
         "model": predictor.description.to_dict() if predictor.description else {},
         "ran_on": predictor.runs_on,
         "versions": versions(),

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from etnet.config.networks import NETWORKS, NetworkTraits, unknown_network
-from etnet.types import Contract, RegionOfInterest
+from etnet.types import Contract, Postprocessing, RegionOfInterest, StructureRule
 
 SIZE_MULTIPLE = 16
 """Input heights and widths must be multiples of this: the encoder's output stride (paper Sec. 2.3).
@@ -215,6 +215,25 @@ class TrainingSection(Section):
     save_every: Annotated[int, Field(ge=1)] = 10
 
 
+class StructureSection(Section):
+    """What a structure must look like in a predicted mask: `StructureRule` of `etnet.types`, whose names these are."""
+
+    largest: Annotated[int, Field(ge=1)] | None = None
+    min_area: Annotated[int, Field(ge=0)] = 0
+    fill_holes: bool = False
+
+
+class PostprocessSection(Section):
+    """What `etnet infer` does to predicted masks unless it is told otherwise; by default nothing.
+
+    `threshold` is the probability from which a pixel belongs to the second of two classes. `structures` holds rules by
+    the name of a class or group, such as `lung: {largest: 2, fill_holes: true}`, and is applied in its order.
+    """
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    structures: dict[str, StructureSection] = {}
+
+
 class Recipe(Section):
     """All choices of a training run.
 
@@ -226,6 +245,7 @@ class Recipe(Section):
         loss: Loss function.
         optimizer: Optimizer and learning-rate schedule.
         training: Length, batch, numerics.
+        postprocess: Rules for predicted masks.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "folder"
@@ -235,12 +255,25 @@ class Recipe(Section):
     loss: LossSection = LossSection()
     optimizer: OptimizerSection = OptimizerSection()
     training: TrainingSection = TrainingSection()
+    postprocess: PostprocessSection = PostprocessSection()
 
     @model_validator(mode="after")
     def _loss_classes_exist(self) -> Recipe:
         count = len(self.data.class_names)
         if isinstance(self.loss.classes, tuple) and not set(self.loss.classes) <= set(range(count)):
             raise ValueError(f"loss.classes {list(self.loss.classes)} names a class outside 0..{count - 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _postprocessed_structures_exist(self) -> Recipe:
+        known = [*self.data.class_names[1:], *self.data.class_groups]
+        for name in self.postprocess.structures:
+            if name not in known:
+                raise ValueError(f"postprocess.structures names {name!r}; expected one of {', '.join(known)}")
+        if self.postprocess.threshold is not None and len(self.data.class_names) != 2:
+            raise ValueError(
+                f"postprocess.threshold is for two classes, but there are {len(self.data.class_names)}; leave it out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -284,6 +317,10 @@ class Recipe(Section):
                 for name, members in data.class_groups.items()
             ),
             roi=None if data.roi is None else RegionOfInterest(data.roi.side, data.roi.size),
+            postprocess=Postprocessing(
+                self.postprocess.threshold,
+                tuple(StructureRule(name, **dict(rule)) for name, rule in self.postprocess.structures.items()),
+            ),
         )
 
 

@@ -55,8 +55,8 @@ class LocalizationRule:
             raise UsageError(f"the smallest area is {self.min_area}; expected a share of the image, such as {MIN_AREA}")
 
 
-def structure_classes(contract: Contract, structure: str) -> tuple[int, ...]:
-    """Indices of the classes that a name stands for: one class, or a group of several.
+def structure_classes(contract: Contract, structure: str, *, network: str = "localizer") -> tuple[int, ...]:
+    """Indices of the classes that a name stands for: one class, or a group of several; `network` names it in errors.
 
     Raises:
         UsageError: The contract has no foreground class and no group of that name.
@@ -67,7 +67,7 @@ def structure_classes(contract: Contract, structure: str) -> tuple[int, ...]:
     if structure in contract.class_names[1:]:
         return (contract.class_names.index(structure),)
     names = ", ".join([*contract.class_names[1:], *groups])
-    raise UsageError(f"the localizer has no structure '{structure}'; expected one of {names}")
+    raise UsageError(f"the {network} has no structure '{structure}'; expected one of {names}")
 
 
 def find_center(

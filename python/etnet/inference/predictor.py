@@ -14,6 +14,7 @@ import numpy as np
 
 from etnet.errors import CheckFailed, DataError, ModelFileError
 from etnet.inference.backends import NOT_FINITE, Backend, MeasurableBackend, NetworkOutputs, open_backend
+from etnet.inference.decision import Decision, MostProbable
 from etnet.inference.model_file import ModelDescription
 from etnet.inference.preprocess import (
     Center,
@@ -83,11 +84,26 @@ class Predictor:
         True
     """
 
-    def __init__(self, backend: Backend, contract: Contract, *, description: ModelDescription | None = None) -> None:
-        """Join a backend with the contract of its weights; `description` is of the file it came from."""
+    def __init__(
+        self,
+        backend: Backend,
+        contract: Contract,
+        *,
+        description: ModelDescription | None = None,
+        decision: Decision | None = None,
+    ) -> None:
+        """Join a backend with the contract of its weights.
+
+        Args:
+            backend: What runs the network.
+            contract: Classes and image preparation.
+            description: Of the file that the network came from.
+            decision: How probabilities become labels; None takes the most probable class.
+        """
         self.backend = backend
         self.contract = contract
         self.description = description
+        self.decision = decision or MostProbable()
         self._stages: dict[str, float] | None = None
 
     @classmethod
@@ -140,7 +156,8 @@ class Predictor:
         """
         if self.contract.roi is None:
             return self
-        return Predictor(self.backend, region_contract(self.contract), description=self.description)
+        contract = region_contract(self.contract)
+        return Predictor(self.backend, contract, description=self.description, decision=self.decision)
 
     def __enter__(self) -> Predictor:
         return self
@@ -188,13 +205,14 @@ class Predictor:
         for members in self._runs([geometry for _, geometry in fitted]):
             # Labels of a resized image come from its probabilities at its own size.
             resized = any(fitted[index][1].resized != fitted[index][1].source for index in members)
+            needed = probabilities or resized or not self.decision.is_most_probable
             with self._stage("pre"):
                 batch = np.stack([fitted[index][0] for index in members])
-            outputs = self._run(batch, probabilities=probabilities or resized)
+            outputs = self._run(batch, probabilities=needed)
             with self._stage("post"):
                 for position, index in enumerate(members):
                     geometry, center = fitted[index][1], given[index]
-                    found = _prediction(outputs, position, geometry, probabilities=probabilities)
+                    found = self._prediction(outputs, position, geometry, probabilities=probabilities)
                     predictions[index] = replace(found, center=center)
         return [predictions[index] for index in range(len(images))]
 
@@ -277,19 +295,21 @@ class Predictor:
             self._stages[name] = self._stages.get(name, 0.0) + value
         return outputs
 
-
-def _prediction(outputs: NetworkOutputs, position: int, geometry: Geometry, *, probabilities: bool) -> Prediction:
-    restored = None if outputs.probabilities is None else restore(outputs.probabilities[position], geometry)
-    if geometry.resized == geometry.source or restored is None:
-        labels = restore_labels(outputs.labels[position], geometry)
-    else:
-        labels = np.argmax(restored, axis=0).astype(np.uint8)
-    edges = None
-    if outputs.edges is not None:
-        boundary = np.rint(restore(outputs.edges[position][None].astype(np.float32), geometry)[0]).astype(np.uint8)
-        edges = paste_plane(boundary, geometry)
-    return Prediction(
-        labels=paste_plane(labels, geometry),
-        probabilities=paste_probabilities(restored, geometry) if restored is not None and probabilities else None,
-        edges=edges,
-    )
+    def _prediction(
+        self, outputs: NetworkOutputs, position: int, geometry: Geometry, *, probabilities: bool
+    ) -> Prediction:
+        restored = None if outputs.probabilities is None else restore(outputs.probabilities[position], geometry)
+        exact = geometry.resized == geometry.source and self.decision.is_most_probable
+        if exact or restored is None:
+            labels = restore_labels(outputs.labels[position], geometry)
+        else:
+            labels = self.decision.labels(restored)
+        edges = None
+        if outputs.edges is not None:
+            boundary = np.rint(restore(outputs.edges[position][None].astype(np.float32), geometry)[0]).astype(np.uint8)
+            edges = paste_plane(boundary, geometry)
+        return Prediction(
+            labels=paste_plane(labels, geometry),
+            probabilities=paste_probabilities(restored, geometry) if restored is not None and probabilities else None,
+            edges=edges,
+        )

@@ -2,8 +2,8 @@
 
 The image is resized when the contract names a size, then padded at the right and bottom to the size multiple. Where the
 contract names a region of interest, only the square around a centre goes that way (paper Sec. 3: "first localize the
-disc centers"). Results are cropped, resized back and pasted, so that they always have the geometry of the image. Leaves
-out: tiling of large images.
+disc centers"). Results are cropped, resized back and pasted, so that they always have the geometry of the image. Images
+that are too large for this go through in parts, see `tiling`.
 """
 
 from __future__ import annotations
@@ -98,6 +98,18 @@ def region_contract(contract: Contract) -> Contract:
     return replace(contract, roi=None, image_size=(contract.roi.size, contract.roi.size))
 
 
+def require_image(image: UInt8Array) -> None:
+    """Refuse an array that is no RGB image.
+
+    Raises:
+        DataError: It is not [H, W, 3], uint8, or has no pixels.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise DataError(f"image has shape {image.shape} and type {image.dtype}; expected [H, W, 3] uint8 RGB")
+    if 0 in image.shape:
+        raise DataError(f"image has shape {image.shape}; expected at least one pixel")
+
+
 def fit(image: UInt8Array, contract: Contract, *, center: Center | None = None) -> tuple[UInt8Array, Geometry]:
     """Cut out the region of interest, resize and pad an image for the network.
 
@@ -113,10 +125,7 @@ def fit(image: UInt8Array, contract: Contract, *, center: Center | None = None) 
         DataError: The array is no RGB image or has no pixels, or the centre lies outside it.
         UsageError: The centre is missing, or there is no use for it.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise DataError(f"image has shape {image.shape} and type {image.dtype}; expected [H, W, 3] uint8 RGB")
-    if 0 in image.shape:
-        raise DataError(f"image has shape {image.shape}; expected at least one pixel")
+    require_image(image)
     geometry = plan((image.shape[0], image.shape[1]), contract, center=center)
     if geometry.window is None:
         resized = resize_image(image, geometry.resized)

@@ -112,7 +112,7 @@ class Run:
     @cached_property
     def key(self) -> str:
         """SHA-256 of everything that decides what is trained: the recipe, the data and a file of encoder weights."""
-        recipe = self.recipe.model_dump(mode="json", exclude={"name"})
+        recipe = self.recipe.model_dump(mode="json", exclude={"name", "postprocess"})
         for section, keys in WITHOUT_EFFECT.items():
             for key in keys:
                 del recipe[section][key]
