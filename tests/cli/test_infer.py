@@ -13,6 +13,7 @@ from etnet.config.load import recipe_from_values
 from etnet.inference.predictor import Predictor
 from helpers.backends import image_of, pixel_predictor, random_labels
 from helpers.command_line import one_sentence, run_etnet
+from helpers.medical import IDENTIFIERS, identified, save_dicom, write_dicom, write_metaimage, write_nifti
 from helpers.weights import small_recipe, write_header_only, write_untrained
 
 
@@ -60,6 +61,8 @@ def test_the_summary_says_how_the_masks_were_made(here, model):
     summary = json.loads((here / "out/summary.json").read_text("utf-8"))
     assert summary["settings"] == {
         "input": "eyes",
+        "recursive": False,
+        "plane": "axial",
         "overlay": True,
         "device": "auto",
         "backend": "auto",
@@ -291,3 +294,59 @@ def test_the_rules_of_the_recipe_hold_unless_they_are_left_out(here, monkeypatch
         result = infer("eyes", "--output", "out", "--overwrite", *options)
         assert result.exit_code == 0, result.output
         assert np.count_nonzero(np.asarray(Image.open(here / "out/masks/a.png"))) == area
+
+
+def test_folders_below_patterns_and_tables_are_inputs_too(here, model):
+    write_images(here / "eyes/left", "a.png")
+    write_images(here / "eyes/right", "a.png")
+    (here / "list.csv").write_text("id,path\nfirst,eyes/right/a.png\n")
+    for arguments, masks in (
+        (("eyes", "--recursive"), ["left/a.png", "right/a.png"]),
+        (("eyes/*/a.png",), ["left/a.png", "right/a.png"]),
+        (("list.csv",), ["first.png"]),
+    ):
+        result = infer(*arguments, "--output", "out", "--overwrite", "--json")
+        assert result.exit_code == 0, result.output
+        summary = json.loads(result.stdout)
+        assert [image["mask"] for image in summary["images"]] == [f"masks/{mask}" for mask in masks]
+        assert all((here / "out/masks" / mask).is_file() for mask in masks)
+
+
+def test_results_of_a_pattern_are_named_after_its_folder_and_of_a_table_after_itself(here, model):
+    write_images(here / "eyes", "a.png")
+    (here / "list.csv").write_text("id,path\nfirst,eyes/a.png\n")
+    assert "Results: runs/infer/eyes\n" in infer("eyes/*.png").stdout
+    assert "Results: runs/infer/list\n" in infer("list.csv").stdout
+
+
+def test_a_table_whose_only_file_is_bad_is_a_run_with_a_failure(here, model):
+    (here / "list.csv").write_text("id,path\nfirst,gone.png\n")
+    one_sentence(infer("list.csv", "--output", "out"), 6, "1 of 1 image", "gone.png")
+
+
+def test_patients_are_named_nowhere(here, model):
+    """Good and bad medical files; nothing that is printed or written repeats a word of their headers."""
+    values = np.random.default_rng(0).integers(0, 3, (8, 8, 4)).astype(np.uint8)
+    write_dicom(here / "scans/xray.dcm", values[..., 0], PixelSpacing=["0.5", "0.5"])
+    write_nifti(here / "scans/ct.nii", values, np.eye(4))
+    write_metaimage(here / "scans/ct.mha", values)
+    write_dicom(here / "scans/movie.dcm", np.zeros((3, 4, 5), np.uint8), frames=3)
+    write_dicom(here / "scans/spacing.dcm", values[..., 0], PixelSpacing=["-1", "1"])
+    write_dicom(here / "scans/signed.dcm", values[..., 0].astype(np.int16))
+    save_dicom(here / "scans/report.dcm", identified())
+    for name in ("xray.dcm", "ct.nii", "ct.mha"):
+        content = (here / "scans" / name).read_bytes()
+        (here / "scans" / f"half_{name}").write_bytes(content[: len(content) // 2])
+    result = infer("scans", "--output", "out", "--overlay")
+    one_sentence(result, 6, "7 of 10 images")
+    assert len(list((here / "out/masks").iterdir())) == 3
+    said = result.output.encode() + b"".join(path.read_bytes() for path in (here / "out").rglob("*") if path.is_file())
+    for word in IDENTIFIERS:
+        assert word.encode() not in said, word
+
+
+def test_the_plane_of_volumes_is_an_option(here, model):
+    write_nifti(here / "ct.nii", np.zeros((3, 4, 5), np.uint8), np.eye(4))
+    result = infer("ct.nii", "--plane", "sagittal", "--json")
+    (image,) = json.loads(result.stdout)["images"]
+    assert (image["slices"], image["height"], image["width"]) == (3, 5, 4)

@@ -4,19 +4,24 @@ import csv
 import errno
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from PIL import Image
 
-from etnet.errors import DataError, EnvironmentFault
-from etnet.inference.folder import assign_output_names, find_images, predict_folder
+from etnet.errors import EnvironmentFault
+from etnet.inference.folder import predict_folder
+from etnet.inference.inputs import find_inputs
 from etnet.inference.overlay import enlargement
 from etnet.inference.predictor import Predictor
 from etnet.types import RegionOfInterest
 from helpers.backends import CLASS_COLORS, PixelBackend, contract, image_of, random_labels
 from helpers.bundles import draw_disc, pixel_bundle
+from helpers.medical import write_metaimage, write_nifti
 
 
 def save(path: Path, labels: np.ndarray, **options) -> np.ndarray:
@@ -25,9 +30,14 @@ def save(path: Path, labels: np.ndarray, **options) -> np.ndarray:
     return labels
 
 
+def grey_of(labels: np.ndarray) -> np.ndarray:
+    """Grey values of which `PixelBackend` makes these labels; as edges they are told from labels by the last class."""
+    return np.where(labels == 2, 77, labels).astype(np.uint8)
+
+
 def run(inputs: Path, output: Path, *, backend: PixelBackend | None = None, **options):
     output.mkdir(exist_ok=True)
-    return predict_folder(Predictor(backend or PixelBackend(), contract()), find_images(inputs), output, **options)
+    return predict_folder(Predictor(backend or PixelBackend(), contract()), find_inputs(inputs), output, **options)
 
 
 def stored(path: Path) -> np.ndarray:
@@ -151,50 +161,63 @@ def test_inputs_that_share_a_stem_do_not_overwrite_each_other(tmp_path):
     np.testing.assert_array_equal(stored(tmp_path / "out/masks/a.bmp.png"), second)
 
 
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["a.png", "b.tif"], ("a", "b")),
-        (["a.jpg", "a.png"], ("a.jpg", "a.png")),
-        (["A.png", "a.jpg"], ("A.png", "a.jpg")),
-        (["a.jpg", "a.jpg.png", "a.png"], ("a.jpg", "a.jpg-2", "a.png")),
-    ],
-)
-def test_output_names_are_unique_whatever_the_inputs_are_called(names, expected):
-    assert assign_output_names(names) == expected
-
-
 def test_a_single_file_is_an_input_too(tmp_path):
     labels = save(tmp_path / "one image.png", random_labels(5, 5))
     run(tmp_path / "one image.png", tmp_path / "out")
     np.testing.assert_array_equal(stored(tmp_path / "out/masks/one image.png"), labels)
 
 
-def test_hidden_files_and_other_kinds_are_left_out_and_counted(tmp_path):
-    save(tmp_path / "a.png", random_labels(4, 4))
-    (tmp_path / "._a.png").write_text("resource fork")
-    (tmp_path / "notes.txt").write_text("notes")
-    (tmp_path / "sub.png").mkdir()
-    found = find_images(tmp_path)
-    assert [file.name for file in found.files] == ["a.png"]
-    assert found.skipped == 1
+def test_a_volume_becomes_a_volume_and_its_neighbours_stay_pictures(tmp_path):
+    """`PixelBackend` tells classes by grey values, so the expected mask is known voxel by voxel."""
+    labels = np.random.default_rng(5).integers(0, 3, (6, 5, 4)).astype(np.uint8)
+    picture = save(tmp_path / "images/sub/eye.png", random_labels(9, 7))
+    write_nifti(tmp_path / "images/ct.nii.gz", grey_of(labels), np.diag([-1.0, 1, 2, 1]))
+    write_metaimage(tmp_path / "images/ct.mha", grey_of(labels))
+    save(tmp_path / "images/a.png", random_labels(9, 7))
+    inputs = find_inputs(tmp_path / "images", recursive=True)
+    predictor = Predictor(PixelBackend(), contract())
+    outcome = predict_folder(predictor, inputs, tmp_path / "out", overlay=True, batch_size=3)
+    assert outcome.failed == []
+    done = {item.file: item for item in outcome.done}
+    assert set(done) == {"a.png", "ct.mha", "ct.nii.gz", "sub/eye.png"}
+    np.testing.assert_array_equal(stored(tmp_path / "out" / done["sub/eye.png"].mask), picture)
+    for folder, expected in (("masks", labels), ("edges", grey_of(labels))):
+        nifti = nibabel.load(tmp_path / f"out/{folder}/ct.nii.gz.nii.gz")
+        np.testing.assert_array_equal(np.asarray(nifti.dataobj), expected)
+        np.testing.assert_array_equal(nifti.affine, np.diag([-1.0, 1, 2, 1]))
+        meta = SimpleITK.ReadImage(str(tmp_path / f"out/{folder}/ct.mha.mha"))
+        np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(meta).T, expected)
+    volume = done["ct.nii.gz"]
+    assert (volume.slices, volume.height, volume.width) == (4, 5, 6)
+    assert volume.class_share["vessel"] == pytest.approx(np.mean(labels == 1), abs=1e-6)
+    assert set(volume.measurements.values()) == {None}
+    assert (tmp_path / "out" / volume.overlay).is_file()
 
 
-def test_a_folder_without_images_is_one_sentence(tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
-        find_images(tmp_path / "missing")
-    with pytest.raises(DataError, match=r"holds no file; expected .*png.*tif"):
-        find_images(tmp_path)
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match=r"1 file\(s\), none of them an image"):
-        find_images(tmp_path)
+def test_a_volume_of_which_one_slice_fails_is_not_written_in_part(tmp_path):
+    class Refusing(PixelBackend):
+        def run(self, images, *, probabilities=True):
+            if (images == refused).any():
+                raise EnvironmentFault("too little memory")
+            return super().run(images, probabilities=probabilities)
+
+    labels = np.zeros((5, 5, 4), np.uint8)
+    labels[2, 2, 3] = 2
+    refused = grey_of(labels).max()
+    write_nifti(tmp_path / "images/ct.nii", grey_of(labels), np.eye(4))
+    save(tmp_path / "images/a.png", np.zeros((5, 5), np.uint8))
+    outcome = run(tmp_path / "images", tmp_path / "out", backend=Refusing())
+    assert [item.file for item in outcome.done] == ["a.png"]
+    assert outcome.failed == [("ct.nii", f"{tmp_path / 'images/ct.nii'}: slice 3: too little memory")]
+    assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["a.png"]
 
 
-def test_a_sub_folder_with_images_is_named(tmp_path):
-    for name in ("1st_manual", "images"):
-        save(tmp_path / f"DRIVE/{name}/a.png", random_labels(4, 4))
-    with pytest.raises(DataError, match=r"sub-folder images does; use .*DRIVE/images"):
-        find_images(tmp_path / "DRIVE")
+def test_folders_that_cannot_be_listed_are_failures_of_the_run(tmp_path):
+    save(tmp_path / "a.png", random_labels(5, 5))
+    inputs = replace(find_inputs(tmp_path), unreadable=(("secret", "secret: the folder cannot be listed"),))
+    outcome = predict_folder(Predictor(PixelBackend(), contract()), inputs, tmp_path)
+    assert outcome.failed == [("secret", "secret: the folder cannot be listed")]
+    assert failed_rows(tmp_path)[1:] == [list(row) for row in outcome.failed]
 
 
 def test_one_image_that_is_too_large_for_the_device_does_not_take_its_batch_along(tmp_path):
@@ -224,7 +247,7 @@ def test_memory_errors_concern_one_file(tmp_path, monkeypatch):
     def read(*_arguments, **_options):
         raise MemoryError
 
-    monkeypatch.setattr("etnet.inference.folder.read_image", read)
+    monkeypatch.setattr("etnet.inference.input_images.read_image", read)
     outcome = run(tmp_path / "images", tmp_path / "out2")
     assert "not enough memory to read" in outcome.failed[0][1]
 
@@ -267,7 +290,7 @@ def test_reading_runs_ahead_by_a_bounded_number_of_images(tmp_path, monkeypatch)
             count += 1
         return image_of(random_labels(4, 4))
 
-    monkeypatch.setattr("etnet.inference.folder.read_image", read)
+    monkeypatch.setattr("etnet.inference.input_images.read_image", read)
     for index in range(30):
         (tmp_path / f"{index:02}.png").touch()
     run(tmp_path, tmp_path / "out", batch_size=2, on_image=lambda _: read_before_first_result.append(count))
@@ -309,7 +332,7 @@ def test_a_bundle_segments_the_region_it_finds_and_lists_the_images_in_which_it_
     save(tmp_path / "images/c.png", np.zeros((100, 120), np.uint8))
     (tmp_path / "out").mkdir()
     outcome = predict_folder(
-        pixel_bundle(roi), find_images(tmp_path / "images"), tmp_path / "out", overlay=True, batch_size=batch_size
+        pixel_bundle(roi), find_inputs(tmp_path / "images"), tmp_path / "out", overlay=True, batch_size=batch_size
     )
     for name, labels in discs.items():
         np.testing.assert_array_equal(stored(tmp_path / f"out/masks/{name}.png"), labels)
@@ -327,7 +350,7 @@ def test_the_overlay_of_a_bundle_shows_the_region(tmp_path):
     save(tmp_path / "images/a.png", draw_disc((200, 240), (100, 120), 12))
     (tmp_path / "out").mkdir()
     roi = RegionOfInterest(side=0.4, size=96)
-    predict_folder(pixel_bundle(roi), find_images(tmp_path / "images"), tmp_path / "out", overlay=True)
+    predict_folder(pixel_bundle(roi), find_inputs(tmp_path / "images"), tmp_path / "out", overlay=True)
     picture = stored(tmp_path / "out/overlays/a.png")
     factor = enlargement(200, 240)
     # Rows 52..147 and columns 72..167 of the image; what is not disc is black but for the frame.

@@ -8,7 +8,7 @@ from PIL import Image
 
 from etnet.config.load import load_recipe
 from etnet.errors import DataError
-from etnet.inference.folder import find_images
+from etnet.inference.inputs import find_inputs
 from etnet.inference.mask_folder import MeasuredMasks, MeasuringSettings, measure_masks
 from etnet.metrics.scale import millimetres
 
@@ -27,7 +27,7 @@ def square(side: int, *, value: int = 1, shape: tuple[int, int] = (20, 30)) -> n
 
 
 def run(folder: Path, *overrides: str, source: str = "folder", **settings) -> MeasuredMasks:
-    return measure_masks(find_images(folder), MeasuringSettings(load_recipe(source, overrides), **settings))
+    return measure_masks(find_inputs(folder), MeasuringSettings(load_recipe(source, overrides), **settings))
 
 
 def areas(outcome: MeasuredMasks, structure: str = "spot", unit: str = "px") -> dict[str, float | None]:
@@ -81,7 +81,7 @@ def test_a_file_that_cannot_be_read_stops_no_other(tmp_path):
     (tmp_path / "c.png").write_text("no picture")
     seen: list[str] = []
     recipe = load_recipe("folder", TWO_CLASSES)
-    outcome = measure_masks(find_images(tmp_path), MeasuringSettings(recipe), on_mask=seen.append)
+    outcome = measure_masks(find_inputs(tmp_path), MeasuringSettings(recipe), on_mask=seen.append)
     assert areas(outcome) == {"b.png": 16, "d.png": 25}
     assert [file for file, _ in outcome.failed] == ["a.png", "c.png"]
     assert all(file in reason for file, reason in outcome.failed)

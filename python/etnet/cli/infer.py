@@ -12,7 +12,9 @@ from etnet.cli.console import closing_lines, counted, newest_model, note, output
 from etnet.cli.refinement_options import RefinementChoice, refinement_options, settings
 
 if TYPE_CHECKING:
-    from etnet.inference.folder import FolderOutcome, InputImages
+    from etnet.data.volumes import Plane
+    from etnet.inference.folder import FolderOutcome
+    from etnet.inference.inputs import Inputs
     from etnet.inference.predictor import ImagePredictor, Predictor
     from etnet.inference.refinement import Refinement
     from etnet.inference.two_stage import TwoStagePredictor
@@ -21,7 +23,8 @@ RUNS = Path("runs/infer")
 
 
 @click.command("infer", short_help="Segment every image of a folder.")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("--recursive", is_flag=True, help="Also take the folders below INPUT.")
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
@@ -36,6 +39,13 @@ RUNS = Path("runs/infer")
     help=f"Folder for results [default: {RUNS}/NAME].",
 )
 @click.option("--overlay", is_flag=True, help="Also draw the classes over each image.")
+@click.option(
+    "--plane",
+    type=click.Choice(("axial", "coronal", "sagittal")),
+    default="axial",
+    show_default=True,
+    help="How volumes are cut into slices.",
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to run.")
 @click.option(
     "--backend",
@@ -53,9 +63,11 @@ RUNS = Path("runs/infer")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json to stdout, and nothing else there.")
 def command(
     folder: Path,
+    recursive: bool,
     model: Path | None,
     output_folder: Path | None,
     overlay: bool,
+    plane: Plane,
     device: str,
     backend: str,
     threads: int | None,
@@ -64,10 +76,16 @@ def command(
     as_json: bool,
     choice: RefinementChoice,
 ) -> None:
-    """Segment the images of FOLDER (or one image file) with trained weights.
+    """Segment images and volumes with trained weights.
+
+    INPUT is a folder, one file, a quoted pattern, or a table with the columns id,path[,spacing_row,spacing_col].
 
     \b
     etnet infer my_images/ --model runs/train/drive --overlay
+    etnet infer 'scans/**/*.nii.gz' --model runs/train/lung_ct --plane axial
+
+    Pictures are png, jpg, tif, bmp, gif and webp; with etnet[medical] also DICOM files with one frame, and NIfTI and
+    MetaImage volumes, whose masks are volumes in the same place. Names of patients are never taken out of a file.
 
     Writes masks/ (class indices as 8-bit palette PNG), edges/ (probability of a boundary times 255), overlays/ with
     --overlay, measurements.csv (areas in pixels and, of optic disc and cup, vertical diameters and their ratio),
@@ -78,10 +96,11 @@ def command(
     Masks are the network's own unless --threshold, --largest-component, --min-area, --fill-holes or the model's recipe
     (section postprocess) say otherwise; measurements are of the masks that are written.
     """
-    from etnet.inference.folder import find_images, predict_folder
+    from etnet.inference.folder import predict_folder
+    from etnet.inference.inputs import find_inputs
     from etnet.output import check_output_folder, create_output_folder, json_text, write_json
 
-    inputs = find_images(folder)
+    inputs = find_inputs(folder, recursive=recursive)
     if output_folder is not None:
         check_output_folder(output_folder, overwrite=overwrite)
     opened, network = _open(model or newest_model(), backend=backend, device=device, threads=threads)
@@ -91,18 +110,19 @@ def command(
     target = create_output_folder(output_folder, parent=RUNS, name=_results_name(folder))
     (target / "summary.json").unlink(missing_ok=True)
     with network, progress_bar() as bar:
-        task = bar.add_task("Segmenting", total=len(inputs.files))
+        task = bar.add_task("Segmenting", total=len(inputs.items))
         outcome = predict_folder(
-            predictor, inputs, target, overlay=overlay, batch_size=batch_size, on_image=lambda _: bar.advance(task)
+            predictor,
+            inputs,
+            target,
+            overlay=overlay,
+            batch_size=batch_size,
+            plane=plane,
+            on_image=lambda _: bar.advance(task),
         )
-    chosen: dict[str, Any] = {"input": str(folder), "overlay": overlay, "device": device, "backend": backend}
-    chosen |= {"threads": threads, "batch_size": batch_size, **settings(refinement)}
-    summary = _summary(outcome, inputs, predictor, chosen=chosen)
+    summary = _summary(outcome, inputs, predictor, chosen={**_settings(folder), **settings(refinement)})
     write_json(target / "summary.json", summary)
-    if as_json:
-        click.echo(json_text(summary))
-    else:
-        _print_counts(outcome, inputs)
+    click.echo(json_text(summary)) if as_json else _print_counts(outcome, inputs)
     closing_lines(target, _next_command(folder, opened, overlay=overlay), to_stderr=as_json)
     _report_failures(outcome, inputs, folder=folder, target=target)
 
@@ -137,30 +157,41 @@ def _refined(network: Predictor | TwoStagePredictor, refinement: Refinement) -> 
         raise
 
 
-def _report_failures(outcome: FolderOutcome, inputs: InputImages, *, folder: Path, target: Path) -> None:
+def _report_failures(outcome: FolderOutcome, inputs: Inputs, *, folder: Path, target: Path) -> None:
     from etnet.errors import DataError, SomeFilesFailed
 
-    if outcome.failed and folder.is_file():
+    if outcome.failed and len(inputs.items) == 1 and inputs.items[0].path == folder:
         raise DataError(outcome.failed[0][1])
     if outcome.failed:
+        total = len(inputs.items) + len(inputs.unreadable)
         raise SomeFilesFailed(
-            f"{len(outcome.failed)} of {counted(len(inputs.files), 'image')} could not be segmented; "
+            f"{len(outcome.failed)} of {counted(total, 'image')} could not be segmented; "
             f"{target / 'failed.csv'} gives the reason for each, the first is: {outcome.failed[0][1]}"
         )
 
 
-def _results_name(folder: Path) -> str:
-    absolute = folder.absolute()
-    return (absolute.stem if folder.is_file() else absolute.resolve().name) or "images"
+def _results_name(source: Path) -> str:
+    from etnet.inference.inputs import fixed_folder, output_stem
+
+    if source.is_file():
+        return source.stem if source.suffix.lower() == ".csv" else output_stem(source.name)
+    return fixed_folder(source).resolve().name or "images"
+
+
+def _settings(source: Path) -> dict[str, Any]:
+    """What the user chose, or did not change, for `summary.json`."""
+    options = click.get_current_context().params
+    names = ("recursive", "plane", "overlay", "device", "backend", "threads", "batch_size")
+    return {"input": str(source), **{name: options[name] for name in names}}
 
 
 def _summary(
-    outcome: FolderOutcome, inputs: InputImages, predictor: ImagePredictor, *, chosen: dict[str, Any]
+    outcome: FolderOutcome, inputs: Inputs, predictor: ImagePredictor, *, chosen: dict[str, Any]
 ) -> dict[str, Any]:
     from etnet.environment.versions import versions
 
     results = outcome.to_dict()
-    counts = {"found": len(inputs.files), **results.pop("counts"), "skipped_other_files": inputs.skipped}
+    counts = {"found": len(inputs.items), **results.pop("counts"), "skipped_other_files": inputs.skipped}
     return {
         "settings": chosen,
         "model": predictor.description.to_dict() if predictor.description else {},
@@ -171,7 +202,7 @@ def _summary(
     }
 
 
-def _print_counts(outcome: FolderOutcome, inputs: InputImages) -> None:
+def _print_counts(outcome: FolderOutcome, inputs: Inputs) -> None:
     from etnet.inference.measurements import CUT_OFF
 
     done = len(outcome.done)
@@ -179,7 +210,7 @@ def _print_counts(outcome: FolderOutcome, inputs: InputImages) -> None:
     rate = f", {outcome.seconds / handled:.2f} s per image" if handled else ""
     skipped = f", {counted(inputs.skipped, 'other file')} skipped" if inputs.skipped else ""
     output().print(
-        f"{done} of {counted(len(inputs.files), 'image')} segmented in {outcome.seconds:.1f} s{rate}{skipped}",
+        f"{done} of {counted(len(inputs.items), 'image')} segmented in {outcome.seconds:.1f} s{rate}{skipped}",
         soft_wrap=True,
     )
     cut_off = [item.file for item in outcome.done if item.measurements.get(CUT_OFF)]

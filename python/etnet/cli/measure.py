@@ -72,23 +72,23 @@ def command(
     ratio. Columns end with their unit; mm needs --spacing. Undefined values are empty cells. Files that cannot be read
     are listed in a table beside it (..._failed.csv), and the others are still done.
     """
-    from etnet.inference.folder import find_images
+    from etnet.inference.inputs import find_inputs
     from etnet.inference.mask_folder import MeasuringSettings, measure_masks
     from etnet.output import json_text
 
     recipe = _recipe(recipe_source, classes, overrides)
     settings = MeasuringSettings(recipe=recipe, scale=_scale(spacing), eye=eye, field_of_view=field_of_view)
-    inputs = find_images(masks)
+    inputs = find_inputs(masks)
     if table is not None:
         _check_table(table, overwrite=overwrite)
     with progress_bar(unit="masks") as bar:
-        task = bar.add_task("Measuring", total=len(inputs.files))
+        task = bar.add_task("Measuring", total=len(inputs.items))
         outcome = measure_masks(inputs, settings, on_mask=lambda _: bar.advance(task))
     written = _write(outcome, masks, table)
     if as_json:
         click.echo(json_text({"settings": _settings(masks, settings), **outcome.to_dict()}))
     else:
-        total = counted(len(inputs.files), "mask")
+        total = counted(len(inputs.items), "mask")
         output().print(f"{len(outcome.done)} of {total} measured", soft_wrap=True)
     closing_lines(written, _next_command(masks, settings, recipe_source), to_stderr=as_json)
     _report_failures(outcome, masks, written)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from etnet.data.decoder_warnings import own_warning_filters
 from etnet.errors import DataError
 from etnet.output import write_bytes
 from etnet.types import UInt8Array
@@ -30,7 +30,6 @@ _PNG_EXIF_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _TIFF_WIDTH = 256
 _TIFF_HEIGHT = 257
 _TIFF_BITS_PER_SAMPLE = 258
-_WARNING_FILTER = threading.Lock()
 
 Pixels = npt.NDArray[Any]
 
@@ -136,7 +135,7 @@ def mask_values_from(stored: StoredPicture, path: Path) -> npt.NDArray[np.int32]
 def read_size(path: Path | str) -> tuple[int, int]:
     """(height, width) of an upright picture, from the file's header alone."""
     path = Path(path)
-    content = _file_bytes(path)
+    content = file_bytes(path)
     with _opened(path, content) as image:
         try:
             width, height = _stored_size(image)
@@ -166,7 +165,12 @@ def write_png(path: Path | str, array: npt.NDArray[Any], palette: Sequence[Seque
     write_bytes(path, encoded.getvalue())
 
 
-def _file_bytes(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        DataError: It cannot be opened, or is empty.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -187,8 +191,7 @@ def _unreadable(path: Path, reason: object) -> DataError:
 def _opened(path: Path, content: bytes) -> Image.Image:
     """The picture with its header read and checked; pixels are not decoded yet."""
     try:
-        # The filter list is global to the process, and pictures are read in threads.
-        with _WARNING_FILTER, warnings.catch_warnings():
+        with own_warning_filters():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)
             image = Image.open(io.BytesIO(content), formats=_FORMATS)
@@ -228,7 +231,7 @@ def read_stored(path: Path) -> StoredPicture:
     Raises:
         DataError: As `read_image`.
     """
-    content = _file_bytes(path)
+    content = file_bytes(path)
     with _opened(path, content) as image:
         try:
             deep_color = _has_deep_color(image, content)

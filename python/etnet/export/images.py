@@ -19,7 +19,7 @@ from etnet.data.resize import resize_image, resize_mask
 from etnet.data.roi import cut, cut_mask, true_center, window_around
 from etnet.errors import DataError, EtnetError, UsageError
 from etnet.inference.compare import ComparisonImage
-from etnet.inference.folder import find_images
+from etnet.inference.inputs import find_inputs, is_medical
 from etnet.inference.preprocess import plan, region_contract
 from etnet.manifest import WeightsInfo
 from etnet.types import Contract, RegionOfInterest, Sample
@@ -142,7 +142,9 @@ def load_folder(folder: Path, contract: Contract, size: tuple[int, int] | None) 
     Raises:
         DataError: There is no image, or one of them cannot be read; it is named.
     """
-    files: Sequence[Path] = find_images(folder).files
+    files: Sequence[Path] = [item.path for item in find_inputs(folder).items if not is_medical(item.path)]
+    if not files:
+        raise DataError(f"{folder}: holds medical files only; expected pictures, such as png or tif, to compare with")
     found = (ComparisonImage(path.stem, read_image(path, intensity_window=contract.intensity_window)) for path in files)
     return [fit_fixed_size(item, region_contract(contract), size) for item in found]
 

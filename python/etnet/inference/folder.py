@@ -1,15 +1,15 @@
-"""Prediction of every image of a folder: one bad file stops no other, and no file is ever half written.
+"""Prediction of many inputs: one bad file stops no other, and no file is ever half written.
 
-Images are read in displayed geometry (EXIF orientation applied) and results have that geometry. Only files directly in
-the folder are taken; hidden files and other file types are skipped and counted.
+Images are read in displayed geometry (EXIF orientation applied) and results have that geometry. A volume is predicted
+slice by slice, and its mask and edges are volumes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from etnet.data.io import IMAGE_SUFFIXES, read_image, write_png
+from etnet.data.io import write_png
 from etnet.data.roi import window_around
-from etnet.errors import DataError, EnvironmentFault, EtnetError
+from etnet.data.volumes import Plane
+from etnet.errors import EnvironmentFault, EtnetError
+from etnet.inference.input_images import InputImage, open_input
+from etnet.inference.inputs import InputItem, Inputs
 from etnet.inference.measurements import MeasuredImage, Measurements, measure_prediction, write_measurements
 from etnet.inference.overlay import draw_overlay
 from etnet.inference.predictor import ImagePredictor
@@ -31,27 +34,25 @@ FAILED_COLUMNS = ("file", "reason")
 
 
 @dataclass(frozen=True)
-class InputImages:
-    """The images that a path stands for.
+class ImageOutcome:
+    """What was written for one input; paths are relative to the output folder.
 
     Attributes:
-        files: Image files, sorted by name.
-        output_names: Stem of the results of each file, unique also where letter case does not count.
-        skipped: Number of files that are no images by their suffix.
+        file: The input's id: its name, its path below the folder, or the table's id.
+        height: Rows of the image, or of every slice.
+        width: Columns.
+        slices: 1 for an image, the number of slices for a volume.
+        mask: Class indices.
+        edge: Probability of a boundary times 255; None for a network without edge guidance.
+        overlay: The classes over the image, or over the slice of a volume with most of them; None when not asked for.
+        class_share: Share of each class in all pixels.
+        measurements: What is read off the mask; of a volume, whose slices are no images of their own, all None.
     """
-
-    files: tuple[Path, ...]
-    output_names: tuple[str, ...]
-    skipped: int
-
-
-@dataclass(frozen=True)
-class ImageOutcome:
-    """What was written for one image; paths are relative to the output folder."""
 
     file: str
     height: int
     width: int
+    slices: int
     mask: str
     edge: str | None
     overlay: str | None
@@ -77,83 +78,42 @@ class FolderOutcome:
         }
 
 
-def find_images(path: Path) -> InputImages:
-    """List the images directly in a folder, or take a single file as it is.
-
-    Raises:
-        DataError: The path does not exist, or the folder holds no image.
-    """
-    if not path.exists():
-        raise DataError(f"{path}: no such folder or image file")
-    if path.is_file():
-        return InputImages((path,), (path.stem,), 0)
-    try:
-        visible = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"{path}: the folder cannot be listed ({error.strerror})") from error
-    files = tuple(entry for entry in visible if _is_image(entry))
-    if not files:
-        raise DataError(_no_image_sentence(path, len(visible)))
-    return InputImages(files, assign_output_names([file.name for file in files]), len(visible) - len(files))
-
-
-def assign_output_names(file_names: Sequence[str]) -> tuple[str, ...]:
-    """Names for the results, one per input: the stem, or the full name where several inputs share a stem.
-
-    Letter case does not distinguish names, because it does not on the file systems of macOS and Windows.
-
-    >>> assign_output_names(["a.png", "b.jpg", "b.png"])
-    ('a', 'b.jpg', 'b.png')
-    """
-    shared = Counter(Path(name).stem.lower() for name in file_names)
-    taken: set[str] = set()
-    assigned = []
-    for name in file_names:
-        stem = Path(name).stem
-        wanted = stem if shared[stem.lower()] == 1 else name
-        candidate, number = wanted, 1
-        while candidate.lower() in taken:
-            number += 1
-            candidate = f"{wanted}-{number}"
-        taken.add(candidate.lower())
-        assigned.append(candidate)
-    return tuple(assigned)
-
-
 def predict_folder(
     predictor: ImagePredictor,
-    inputs: InputImages,
+    inputs: Inputs,
     output: Path,
     *,
     overlay: bool = False,
     batch_size: int = 1,
+    plane: Plane = "axial",
     on_image: Callable[[str], None] | None = None,
 ) -> FolderOutcome:
     """Write masks, edges and overlays of all images, `measurements.csv` and `failed.csv`.
 
     Args:
         predictor: Network with its contract.
-        inputs: What `find_images` found.
+        inputs: What `find_inputs` found.
         output: Existing folder for the results.
         overlay: Also draw overlays.
         batch_size: Images of one padded size that go through the network together.
-        on_image: Called with each file name when it is done or has failed.
+        plane: The plane in which volumes are cut.
+        on_image: Called with each input's id when it is done or has failed.
 
     Raises:
         EnvironmentFault: The disk refuses to write; what is complete stays.
     """
-    outcome = FolderOutcome()
+    outcome = FolderOutcome(failed=list(inputs.unreadable))
     start = time.perf_counter()
     writer = _Writer(output, predictor.contract, overlay=overlay)
     try:
-        for batch in _batches(inputs, predictor.contract, batch_size):
-            for item, result in zip(batch, _predict_apart(predictor, batch), strict=True):
-                if isinstance(result, Prediction) and item.image is not None:
-                    outcome.done.append(writer.write(item, item.image, result))
+        for batch in _batches(inputs, predictor.contract, batch_size, plane=plane):
+            for item, result in zip(batch, _predict_apart(predictor, batch, batch_size), strict=True):
+                if isinstance(result, str) or item.opened is None:
+                    outcome.failed.append((item.source.id, str(result)))
                 else:
-                    outcome.failed.append((item.file.name, str(result)))
+                    outcome.done.append(writer.write(item.opened, result))
                 if on_image is not None:
-                    on_image(item.file.name)
+                    on_image(item.source.id)
     except BaseException:
         # On a full disk the first error is the one to report.
         with contextlib.suppress(EnvironmentFault):
@@ -174,56 +134,80 @@ def _write_tables(outcome: FolderOutcome, output: Path) -> None:
 
 @dataclass(frozen=True)
 class _Item:
-    """One input on its way: its pixels, or the reason why it has none."""
+    """One input on its way: opened, or the reason why it is not."""
 
-    file: Path
-    name: str
-    image: UInt8Array | None
+    source: InputItem
+    opened: InputImage | None
     reason: str = ""
 
 
-def _read(file: Path, name: str, contract: Contract) -> _Item:
+def _read(source: InputItem, contract: Contract, plane: Plane) -> _Item:
     try:
-        return _Item(file, name, read_image(file, intensity_window=contract.intensity_window))
+        return _Item(source, open_input(source, intensity_window=contract.intensity_window, plane=plane))
     except EtnetError as error:
-        return _Item(file, name, None, str(error))
+        return _Item(source, None, str(error))
     except MemoryError:
-        return _Item(file, name, None, f"{file}: not enough memory to read this image; cut it into parts")
+        return _Item(source, None, f"{source.path}: not enough memory to read this image; cut it into parts")
 
 
-def _read_ahead(inputs: InputImages, contract: Contract, depth: int) -> Iterator[_Item]:
+def _read_ahead(inputs: Inputs, contract: Contract, depth: int, *, plane: Plane) -> Iterator[_Item]:
     """Read in one thread while the network works, at most `depth` images ahead, so that memory stays bounded."""
     waiting: deque[Future[_Item]] = deque()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="etnet-read") as reader:
-        pairs = iter(zip(inputs.files, inputs.output_names, strict=True))
+        sources = iter(inputs.items)
         try:
-            for file, name in islice(pairs, depth):
-                waiting.append(reader.submit(_read, file, name, contract))
+            for source in islice(sources, depth):
+                waiting.append(reader.submit(_read, source, contract, plane))
             while waiting:
                 item = waiting.popleft().result()
-                for file, name in islice(pairs, 1):
-                    waiting.append(reader.submit(_read, file, name, contract))
+                for source in islice(sources, 1):
+                    waiting.append(reader.submit(_read, source, contract, plane))
                 yield item
         finally:
             for future in waiting:
                 future.cancel()
 
 
-def _batches(inputs: InputImages, contract: Contract, batch_size: int) -> Iterator[list[_Item]]:
-    items = _read_ahead(inputs, contract, depth=batch_size + 1)
+def _batches(inputs: Inputs, contract: Contract, batch_size: int, *, plane: Plane) -> Iterator[list[_Item]]:
+    items = _read_ahead(inputs, contract, depth=batch_size + 1, plane=plane)
     while batch := list(islice(items, batch_size)):
         yield batch
 
 
-def _predict_apart(predictor: ImagePredictor, batch: list[_Item]) -> list[Prediction | str]:
-    """Predict a batch; when it fails as a whole, image by image, so that only the guilty one is lost."""
-    images = [item.image for item in batch if item.image is not None]
+def _predict_apart(predictor: ImagePredictor, batch: list[_Item], batch_size: int) -> list[list[Prediction] | str]:
+    """The slices of each input of a batch; when it fails as a whole, one by one, so that only the guilty is lost."""
+    pictures = [item.opened for item in batch if item.opened is not None and item.opened.num_slices == 1]
+    predicted = iter(_predict_images(predictor, [picture.pixels() for picture in pictures]))
+    results: list[list[Prediction] | str] = []
+    for item in batch:
+        if item.opened is None:
+            results.append(item.reason)
+        elif item.opened.num_slices == 1:
+            results.append(_named(item.source, [next(predicted)]))
+        else:
+            results.append(_named(item.source, _predict_slices(predictor, item.opened, batch_size)))
+    return results
+
+
+def _predict_slices(predictor: ImagePredictor, volume: InputImage, batch_size: int) -> list[Prediction | str]:
+    """All slices, or those up to the first that fails: half a mask is none."""
+    predicted: list[Prediction | str] = []
+    for start in range(0, volume.num_slices, batch_size):
+        indices = range(start, min(start + batch_size, volume.num_slices))
+        predicted += _predict_images(predictor, [volume.pixels(index) for index in indices])
+        for index in indices:
+            if isinstance(predicted[index], str):
+                return [f"slice {index}: {predicted[index]}"]
+    return predicted
+
+
+def _predict_images(predictor: ImagePredictor, images: list[UInt8Array]) -> list[Prediction | str]:
+    if not images:
+        return []
     try:
-        predicted: list[Prediction | str] = list(predictor.predict_batch(images, probabilities=False))
+        return list(predictor.predict_batch(images, probabilities=False))
     except (EtnetError, MemoryError):
-        predicted = [_predict_one(predictor, image) for image in images]
-    results = iter(predicted)
-    return [item.reason if item.image is None else _named(item, next(results)) for item in batch]
+        return [_predict_one(predictor, image) for image in images]
 
 
 def _predict_one(predictor: ImagePredictor, image: UInt8Array) -> Prediction | str:
@@ -235,78 +219,69 @@ def _predict_one(predictor: ImagePredictor, image: UInt8Array) -> Prediction | s
         return f"not enough memory for an image of {image.shape[0]}x{image.shape[1]} pixels"
 
 
-def _named(item: _Item, result: Prediction | str) -> Prediction | str:
-    return f"{item.file}: {result}" if isinstance(result, str) else result
+def _named(source: InputItem, results: list[Prediction | str]) -> list[Prediction] | str:
+    reasons = [result for result in results if isinstance(result, str)]
+    return f"{source.path}: {reasons[0]}" if reasons else [one for one in results if isinstance(one, Prediction)]
 
 
 class _Writer:
-    """Writes the files of one image, all or none."""
+    """Writes the files of one input, all or none."""
 
     def __init__(self, output: Path, contract: Contract, *, overlay: bool) -> None:
         self._output = output
         self._contract = contract
         self._overlay = overlay
 
-    def write(self, item: _Item, image: UInt8Array, prediction: Prediction) -> ImageOutcome:
-        mask = Path("masks") / f"{item.name}.png"
-        edge = Path("edges") / f"{item.name}.png"
-        picture = Path("overlays") / f"{item.name}.png"
-        pending: list[tuple[Path, UInt8Array, tuple[tuple[int, int, int], ...] | None]] = [
-            (mask, prediction.labels, self._contract.class_colors)
+    def write(self, opened: InputImage, predictions: list[Prediction]) -> ImageOutcome:
+        name = opened.item.output_name
+        mask, edge = (f"{folder}/{name}{opened.mask_suffix}" for folder in ("masks", "edges"))
+        picture = f"overlays/{name}.png"
+        labels = [prediction.labels for prediction in predictions]
+        edges = [prediction.edges for prediction in predictions if prediction.edges is not None]
+        colors = self._contract.class_colors
+        pending: list[tuple[str, Callable[[Path], None]]] = [
+            (mask, lambda path: opened.write_mask(path, labels, palette=colors))
         ]
-        if prediction.edges is not None:
-            pending.append((edge, prediction.edges, None))
+        if edges:
+            pending.append((edge, lambda path: opened.write_mask(path, edges)))
         if self._overlay:
-            pending.append((picture, self._draw(image, prediction), None))
+            pending.append((picture, lambda path: write_png(path, self._draw(opened, predictions))))
         self._write_all(pending)
-        counts = np.bincount(prediction.labels.ravel(), minlength=self._contract.num_classes)
+        counts = np.sum([np.bincount(part.ravel(), minlength=self._contract.num_classes) for part in labels], axis=0)
+        measured = measure_prediction(predictions[0], self._contract)
         return ImageOutcome(
-            file=item.file.name,
-            height=image.shape[0],
-            width=image.shape[1],
-            mask=mask.as_posix(),
-            edge=edge.as_posix() if prediction.edges is not None else None,
-            overlay=picture.as_posix() if self._overlay else None,
+            file=opened.item.id,
+            height=opened.size[0],
+            width=opened.size[1],
+            slices=opened.num_slices,
+            mask=mask,
+            edge=edge if edges else None,
+            overlay=picture if self._overlay else None,
             class_share={
-                name: round(float(count / prediction.labels.size), 6)
-                for name, count in zip(self._contract.class_names, counts, strict=True)
+                class_name: round(float(share), 6)
+                for class_name, share in zip(self._contract.class_names, counts / np.sum(counts), strict=True)
             },
-            measurements=measure_prediction(prediction, self._contract),
+            measurements=measured if opened.mask_suffix == ".png" else dict.fromkeys(measured),
         )
 
-    def _draw(self, image: UInt8Array, prediction: Prediction) -> UInt8Array:
+    def _draw(self, opened: InputImage, predictions: list[Prediction]) -> UInt8Array:
+        index = int(np.argmax([np.count_nonzero(prediction.labels) for prediction in predictions]))
+        image, prediction = opened.pixels(index), predictions[index]
         window = None
         if self._contract.roi is not None and prediction.center is not None:
             window = window_around(prediction.center, image.shape, self._contract.roi)
         return draw_overlay(image, prediction.labels, self._contract, window=window)
 
-    def _write_all(self, pending: list[tuple[Path, UInt8Array, tuple[tuple[int, int, int], ...] | None]]) -> None:
+    def _write_all(self, pending: list[tuple[str, Callable[[Path], None]]]) -> None:
         written: list[Path] = []
         try:
-            for relative, array, palette in pending:
+            for relative, write in pending:
                 path = self._output / relative
                 with disk_faults(path.parent):
-                    path.parent.mkdir(exist_ok=True)
-                write_png(path, array, palette=palette)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                write(path)
                 written.append(path)
         except EnvironmentFault:
             for path in written:
                 path.unlink(missing_ok=True)
             raise
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _no_image_sentence(folder: Path, other_files: int) -> str:
-    kinds = " ".join(sorted(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES))
-    content = f"{other_files} file(s), none of them an image" if other_files else "no file"
-    children = sorted(child for child in folder.iterdir() if child.is_dir())
-    fitting = [
-        child.name for child in children if any(_is_image(entry) for entry in child.iterdir() if entry.is_file())
-    ]
-    if fitting:
-        name = "images" if "images" in fitting else fitting[0]
-        return f"{folder}: holds {content}, but its sub-folder {name} does; use {folder / name}"
-    return f"{folder}: holds {content}; expected images with a suffix out of {kinds}"

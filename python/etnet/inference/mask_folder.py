@@ -20,10 +20,11 @@ from etnet.config.schema import Recipe
 from etnet.data.io import read_mask_values
 from etnet.data.mask_values import MaskMapping, MaskSummary, distinct_values, find_mapping
 from etnet.errors import DataError, EtnetError
-from etnet.inference.folder import FAILED_COLUMNS, InputImages, find_images
+from etnet.inference.folder import FAILED_COLUMNS
+from etnet.inference.inputs import InputItem, Inputs, find_inputs
 from etnet.inference.measurements import MeasuredImage, measure_labels, structures_of
 from etnet.metrics.optic_nerve import Eye
-from etnet.metrics.scale import PIXELS, Scale
+from etnet.metrics.scale import PIXELS, Scale, millimetres
 from etnet.types import BoolArray
 
 _BATCH = 64
@@ -66,37 +67,39 @@ class MeasuredMasks:
 
 
 def measure_masks(
-    inputs: InputImages, settings: MeasuringSettings, *, on_mask: Callable[[str], None] | None = None
+    inputs: Inputs, settings: MeasuringSettings, *, on_mask: Callable[[str], None] | None = None
 ) -> MeasuredMasks:
     """Measure every mask of a folder.
 
     Args:
-        inputs: What `etnet.inference.folder.find_images` found.
+        inputs: What `etnet.inference.inputs.find_inputs` found; a spacing in a table outranks that of the settings.
         settings: What the masks show and how they are measured.
-        on_mask: Called with each file name when it is done or has failed.
+        on_mask: Called with each input's id when it is done or has failed.
 
     Raises:
         DataError: Some stored value has no class; the sentence names a mask that holds it.
     """
-    outcome = MeasuredMasks()
-    summaries = []
-    for file, summary in _in_threads(_summary, inputs.files):
+    outcome = MeasuredMasks(failed=list(inputs.unreadable))
+    readable: list[InputItem] = []
+    summaries: list[MaskSummary] = []
+    for item, summary in _in_threads(_summary, inputs.items):
         if isinstance(summary, str):
-            outcome.failed.append((file.name, summary))
-            _tell(on_mask, file)
+            outcome.failed.append((item.id, summary))
+            _tell(on_mask, item)
         else:
+            readable.append(item)
             summaries.append(summary)
     if not summaries:
         return outcome
     measure = _Measuring(settings, mask_mapping(summaries, settings.recipe))
-    for file, measured in _in_threads(measure, [summary.path for summary in summaries]):
+    for item, measured in _in_threads(measure, readable):
         if isinstance(measured, str):
-            outcome.failed.append((file.name, measured))
+            outcome.failed.append((item.id, measured))
         else:
             outcome.done.append(measured)
-        _tell(on_mask, file)
-    order = {file.name: index for index, file in enumerate(inputs.files)}
-    outcome.failed.sort(key=lambda row: order[row[0]])
+        _tell(on_mask, item)
+    order = {item.id: index for index, item in enumerate(inputs.items)}
+    outcome.failed.sort(key=lambda row: order.get(row[0], -1))
     return outcome
 
 
@@ -127,14 +130,13 @@ class _Measuring:
         self._structures: Mapping[str, Sequence[int]] = structures_of(contract.class_names, dict(contract.class_groups))
         self._fields = _FieldsOfView(settings.field_of_view)
 
-    def __call__(self, path: Path) -> MeasuredImage:
+    def __call__(self, item: InputItem) -> MeasuredImage:
+        path, settings = item.path, self._settings
         labels = self._mapping.apply(read_mask_values(path), path=path)
         field_of_view = self._fields.of(path, (labels.shape[0], labels.shape[1]))
-        settings = self._settings
-        values = measure_labels(
-            labels, self._structures, scale=settings.scale, field_of_view=field_of_view, eye=settings.eye
-        )
-        return MeasuredImage(path.name, labels.shape[0], labels.shape[1], values)
+        scale = settings.scale if item.spacing is None else millimetres(*item.spacing, source=item.id)
+        values = measure_labels(labels, self._structures, scale=scale, field_of_view=field_of_view, eye=settings.eye)
+        return MeasuredImage(item.id, labels.shape[0], labels.shape[1], values)
 
 
 class _FieldsOfView:
@@ -145,7 +147,7 @@ class _FieldsOfView:
         self._for_all = _bright(path) if path is not None and not path.is_dir() else None
         self._by_stem: dict[str, Path] = {}
         if path is not None and path.is_dir():
-            self._by_stem = {file.stem: file for file in find_images(path).files}
+            self._by_stem = {item.path.stem: item.path for item in find_inputs(path).items}
 
     def of(self, mask: Path, shape: tuple[int, int]) -> BoolArray | None:
         """The field of view of a mask of (height, width) pixels; None where there is none for any."""
@@ -180,28 +182,30 @@ def _bright(path: Path) -> BoolArray:
     return np.asarray(inside)
 
 
-def _summary(path: Path) -> MaskSummary:
-    values = read_mask_values(path)
-    return MaskSummary(path, (values.shape[0], values.shape[1]), distinct_values(values))
+def _summary(item: InputItem) -> MaskSummary:
+    values = read_mask_values(item.path)
+    return MaskSummary(item.path, (values.shape[0], values.shape[1]), distinct_values(values))
 
 
-def _in_threads(work: Callable[[Path], _Result], files: Sequence[Path]) -> Iterator[tuple[Path, _Result | str]]:
-    """Each file with its result or the reason why it has none, in order; a bounded number of files at a time."""
+def _in_threads(
+    work: Callable[[InputItem], _Result], items: Sequence[InputItem]
+) -> Iterator[tuple[InputItem, _Result | str]]:
+    """Each input with its result or the reason why it has none, in order; a bounded number of them at a time."""
 
-    def guarded(path: Path) -> _Result | str:
+    def guarded(item: InputItem) -> _Result | str:
         try:
-            return work(path)
+            return work(item)
         except EtnetError as error:
             return str(error)
         except MemoryError:
-            return f"{path}: not enough memory to read this mask; cut it into parts"
+            return f"{item.path}: not enough memory to read this mask; cut it into parts"
 
-    remaining = iter(files)
+    remaining = iter(items)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="etnet-measure") as pool:
         while batch := list(islice(remaining, _BATCH)):
             yield from zip(batch, pool.map(guarded, batch), strict=True)
 
 
-def _tell(on_mask: Callable[[str], None] | None, file: Path) -> None:
+def _tell(on_mask: Callable[[str], None] | None, item: InputItem) -> None:
     if on_mask is not None:
-        on_mask(file.name)
+        on_mask(item.id)
