@@ -98,6 +98,11 @@ class EngineRunner:
         return cls(path, sidecar, loaded, provider, gpu=placement.gpu.name, workers=workers, graphs=graphs)
 
     @property
+    def workers(self) -> int:
+        """Most execution contexts, and so threads that run batches at once."""
+        return self._most
+
+    @property
     def memory(self) -> str:
         """Name of the package that manages the GPU's memory."""
         return self._memory.name

@@ -5,6 +5,7 @@
     ├── DataError         (3)   missing, unreadable or inconsistent images and masks
     ├── ModelFileError    (3)   a weights file that is damaged, foreign or for other classes
     ├── EnvironmentFault  (4)   missing package, device, network, disk space or native build
+    │   └── OutOfMemory   (4)   a batch does not fit into the device's memory
     ├── CheckFailed       (5)   a check ran and its floor did not hold, for instance a non-finite loss
     └── SomeFilesFailed   (6)   a folder was processed, some of its files could not be
 
@@ -44,6 +45,10 @@ class EnvironmentFault(EtnetError):
     """Something outside the user's data is missing: a package, a device, the network, disk space, the native build."""
 
     exit_code = 4
+
+
+class OutOfMemory(EnvironmentFault):
+    """The device has too little memory for a batch; a smaller one may fit."""
 
 
 class CheckFailed(EtnetError):

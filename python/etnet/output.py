@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,6 +48,14 @@ def create_output_folder(explicit: Path | None, *, parent: Path, name: str) -> P
                 return folder
             except FileExistsError:
                 number += 1
+
+
+def newest_folder(parent: Path, name: str) -> Path | None:
+    """The folder that `create_output_folder` made last for a name; None where there is none."""
+    newest, number = None, 1
+    while (folder := parent / (name if number == 1 else f"{name}-{number}")).is_dir():
+        newest, number = folder, number + 1
+    return newest
 
 
 def run_name(model: Path) -> str:
@@ -122,9 +129,12 @@ def json_text(content: dict[str, Any]) -> str:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a comma-separated table with one header line."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, buffer.getvalue())
+    """Write a comma-separated table with one header line; rows are written as they come.
+
+    Raises:
+        EnvironmentFault: The disk refuses.
+    """
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

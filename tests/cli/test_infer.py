@@ -10,6 +10,7 @@ from click.testing import Result
 from PIL import Image
 
 from etnet.config.load import recipe_from_values
+from etnet.inference.journal import read_journal
 from etnet.inference.predictor import Predictor
 from helpers.backends import image_of, pixel_predictor, random_labels
 from helpers.command_line import one_sentence, run_etnet
@@ -63,11 +64,15 @@ def test_the_summary_says_how_the_masks_were_made(here, model):
         "input": "eyes",
         "recursive": False,
         "plane": "axial",
-        "overlay": True,
         "device": "auto",
         "backend": "auto",
         "threads": None,
+        "overlay": True,
+        "save_edges": False,
+        "save_probabilities": None,
         "batch_size": 2,
+        "jobs": None,
+        "part": None,
         "tile": "auto",
         "overlap": 0.25,
         "tta": None,
@@ -80,7 +85,8 @@ def test_the_summary_says_how_the_masks_were_made(here, model):
     assert summary["model"]["class_names"] == ["background", "vessel", "optic_disc"]
     assert summary["ran_on"] == "pixel arithmetic"
     assert summary["versions"]["numpy"] == np.__version__
-    assert sum(summary["images"][0]["class_share"].values()) == pytest.approx(1, abs=1e-5)
+    (image,) = read_journal(here / "out" / summary["journal"])
+    assert sum(image.class_share.values()) == pytest.approx(1, abs=1e-5)
     assert (here / "out/overlays/a.png").is_file()
 
 
@@ -190,7 +196,7 @@ def test_a_wrong_option_is_a_usage_error(here, option, value):
 def test_a_trained_network_segments_from_the_command_line(here):
     write_untrained(here / "runs/train/first/weights/best.safetensors", small_recipe())
     write_images(here / "eyes", "a.png", "b.png")
-    result = infer("eyes", "--device", "cpu", "--overlay")
+    result = infer("eyes", "--device", "cpu", "--overlay", "--save-edges")
     assert result.exit_code == 0, result.output
     for kind in ("masks", "edges"):
         with Image.open(here / f"runs/infer/eyes/{kind}/a.png") as picture:
@@ -308,7 +314,9 @@ def test_folders_below_patterns_and_tables_are_inputs_too(here, model):
         result = infer(*arguments, "--output", "out", "--overwrite", "--json")
         assert result.exit_code == 0, result.output
         summary = json.loads(result.stdout)
-        assert [image["mask"] for image in summary["images"]] == [f"masks/{mask}" for mask in masks]
+        assert [image.mask for image in read_journal(here / "out" / summary["journal"])] == [
+            f"masks/{m}" for m in masks
+        ]
         assert all((here / "out/masks" / mask).is_file() for mask in masks)
 
 
@@ -348,5 +356,6 @@ def test_patients_are_named_nowhere(here, model):
 def test_the_plane_of_volumes_is_an_option(here, model):
     write_nifti(here / "ct.nii", np.zeros((3, 4, 5), np.uint8), np.eye(4))
     result = infer("ct.nii", "--plane", "sagittal", "--json")
-    (image,) = json.loads(result.stdout)["images"]
-    assert (image["slices"], image["height"], image["width"]) == (3, 5, 4)
+    assert result.exit_code == 0, result.output
+    (image,) = read_journal(here / "runs/infer/ct/journal.jsonl")
+    assert (image.slices, image.height, image.width) == (3, 5, 4)

@@ -53,6 +53,7 @@ class PixelBackend:
     """
 
     name = "pixel arithmetic"
+    concurrent_runs = 1
 
     def __init__(
         self,

@@ -13,11 +13,13 @@ import pytest
 import SimpleITK
 from PIL import Image
 
-from etnet.errors import EnvironmentFault
-from etnet.inference.folder import predict_folder
+from etnet.errors import EnvironmentFault, OutOfMemory
+from etnet.inference.folder import Resumption, predict_folder
 from etnet.inference.inputs import find_inputs
 from etnet.inference.overlay import enlargement
+from etnet.inference.pipeline import Work
 from etnet.inference.predictor import Predictor
+from etnet.inference.result_files import OutputChoice
 from etnet.types import RegionOfInterest
 from helpers.backends import CLASS_COLORS, PixelBackend, contract, image_of, random_labels
 from helpers.bundles import draw_disc, pixel_bundle
@@ -37,7 +39,17 @@ def grey_of(labels: np.ndarray) -> np.ndarray:
 
 def run(inputs: Path, output: Path, *, backend: PixelBackend | None = None, **options):
     output.mkdir(exist_ok=True)
-    return predict_folder(Predictor(backend or PixelBackend(), contract()), find_inputs(inputs), output, **options)
+    return predict(Predictor(backend or PixelBackend(), contract()), find_inputs(inputs), output, **options)
+
+
+def predict(predictor, inputs, output: Path, *, overlay=False, edges=True, batch_size=1, **options):
+    """Segment a folder; edges are written unless a test says otherwise."""
+    choice = OutputChoice(overlay=overlay, edges=edges)
+    return predict_folder(predictor, inputs, output, choice=choice, work=Work(batch_size), **options)
+
+
+def failures(outcome) -> list[tuple[str, str]]:
+    return list(outcome.failures())
 
 
 def stored(path: Path) -> np.ndarray:
@@ -58,8 +70,8 @@ def test_every_image_gets_a_mask_and_an_edge_of_its_own_size(tmp_path, batch_siz
     for name, expected in labels.items():
         np.testing.assert_array_equal(stored(tmp_path / f"out/masks/{name}.png"), expected)
         np.testing.assert_array_equal(stored(tmp_path / f"out/edges/{name}.png"), expected * 100)
-    assert [item.file for item in outcome.done] == ["a.png", "b.png", "c.png", "d.png"]
-    assert outcome.failed == []
+    assert [item.file for item in outcome.images()] == ["a.png", "b.png", "c.png", "d.png"]
+    assert failures(outcome) == []
     assert failed_rows(tmp_path / "out") == [["file", "reason"]]
     assert not (tmp_path / "out/overlays").exists()
 
@@ -75,19 +87,18 @@ def test_masks_carry_the_colours_of_the_classes(tmp_path):
 def test_the_outcome_names_files_sizes_and_shares(tmp_path):
     save(tmp_path / "images/a.png", np.array([[0, 0, 1, 2]], np.uint8))
     outcome = run(tmp_path / "images", tmp_path / "out", overlay=True)
-    content = outcome.to_dict()
-    assert content["counts"] == {"done": 1, "failed": 0}
-    image = content["images"][0]
-    assert (image["height"], image["width"]) == (1, 4)
-    assert image["class_share"] == {"background": 0.5, "vessel": 0.25, "optic_disc": 0.25}
-    for kind in ("mask", "edge", "overlay"):
-        assert (tmp_path / "out" / image[kind]).is_file()
+    assert (outcome.done, outcome.failed, outcome.kept) == (1, 0, 0)
+    (image,) = outcome.images()
+    assert (image.height, image.width) == (1, 4)
+    assert image.class_share == {"background": 0.5, "vessel": 0.25, "optic_disc": 0.25}
+    assert image.written == ("masks/a.png", "edges/a.png", "overlays/a.png")
+    assert all((tmp_path / "out" / path).is_file() for path in image.written)
 
 
 def test_a_network_without_edges_writes_none(tmp_path):
     save(tmp_path / "images/a.png", random_labels(8, 8))
     outcome = run(tmp_path / "images", tmp_path / "out", backend=PixelBackend(with_edges=False))
-    assert outcome.done[0].edge is None
+    assert next(outcome.images()).edge is None
     assert not (tmp_path / "out/edges").exists()
 
 
@@ -116,7 +127,7 @@ def broken_files(folder: Path) -> dict[str, str]:
 def test_bad_files_are_listed_with_their_reason_and_the_others_are_done(tmp_path, batch_size):
     expected = broken_files(tmp_path / "images")
     outcome = run(tmp_path / "images", tmp_path / "out", batch_size=batch_size)
-    assert [item.file for item in outcome.done] == ["whole.png"]
+    assert [item.file for item in outcome.images()] == ["whole.png"]
     rows = dict(failed_rows(tmp_path / "out")[1:])
     assert rows.keys() == expected.keys()
     for file, word in expected.items():
@@ -138,8 +149,8 @@ def test_kinds_of_pictures_that_cameras_and_programs_write_are_all_done(tmp_path
     Image.fromarray(gray).save(folder / "picture.bmp")
     Image.fromarray(gray[:1, :1]).save(folder / "pixel.png")
     outcome = run(folder, tmp_path / "out", overlay=True)
-    assert outcome.failed == []
-    for item in outcome.done:
+    assert failures(outcome) == []
+    for item in outcome.images():
         expected = (1, 1) if item.file == "pixel.png" else (4, 6)
         assert stored(tmp_path / "out" / item.mask).shape == expected, item.file
 
@@ -176,9 +187,9 @@ def test_a_volume_becomes_a_volume_and_its_neighbours_stay_pictures(tmp_path):
     save(tmp_path / "images/a.png", random_labels(9, 7))
     inputs = find_inputs(tmp_path / "images", recursive=True)
     predictor = Predictor(PixelBackend(), contract())
-    outcome = predict_folder(predictor, inputs, tmp_path / "out", overlay=True, batch_size=3)
-    assert outcome.failed == []
-    done = {item.file: item for item in outcome.done}
+    outcome = predict(predictor, inputs, tmp_path / "out", overlay=True, batch_size=3)
+    assert failures(outcome) == []
+    done = {item.file: item for item in outcome.images()}
     assert set(done) == {"a.png", "ct.mha", "ct.nii.gz", "sub/eye.png"}
     np.testing.assert_array_equal(stored(tmp_path / "out" / done["sub/eye.png"].mask), picture)
     for folder, expected in (("masks", labels), ("edges", grey_of(labels))):
@@ -190,7 +201,10 @@ def test_a_volume_becomes_a_volume_and_its_neighbours_stay_pictures(tmp_path):
     volume = done["ct.nii.gz"]
     assert (volume.slices, volume.height, volume.width) == (4, 5, 6)
     assert volume.class_share["vessel"] == pytest.approx(np.mean(labels == 1), abs=1e-6)
-    assert set(volume.measurements.values()) == {None}
+    assert volume.measurements == {
+        f"{name}_volume_ml": pytest.approx(np.count_nonzero(labels == index) * 2 / 1000)
+        for index, name in ((1, "vessel"), (2, "optic_disc"))
+    }
     assert (tmp_path / "out" / volume.overlay).is_file()
 
 
@@ -198,7 +212,7 @@ def test_a_volume_of_which_one_slice_fails_is_not_written_in_part(tmp_path):
     class Refusing(PixelBackend):
         def run(self, images, *, probabilities=True):
             if (images == refused).any():
-                raise EnvironmentFault("too little memory")
+                raise OutOfMemory("too little memory")
             return super().run(images, probabilities=probabilities)
 
     labels = np.zeros((5, 5, 4), np.uint8)
@@ -207,32 +221,32 @@ def test_a_volume_of_which_one_slice_fails_is_not_written_in_part(tmp_path):
     write_nifti(tmp_path / "images/ct.nii", grey_of(labels), np.eye(4))
     save(tmp_path / "images/a.png", np.zeros((5, 5), np.uint8))
     outcome = run(tmp_path / "images", tmp_path / "out", backend=Refusing())
-    assert [item.file for item in outcome.done] == ["a.png"]
-    assert outcome.failed == [("ct.nii", f"{tmp_path / 'images/ct.nii'}: slice 3: too little memory")]
+    assert [item.file for item in outcome.images()] == ["a.png"]
+    assert failures(outcome) == [("ct.nii", f"{tmp_path / 'images/ct.nii'}: slice 3: too little memory")]
     assert sorted(path.name for path in (tmp_path / "out/masks").iterdir()) == ["a.png"]
 
 
 def test_folders_that_cannot_be_listed_are_failures_of_the_run(tmp_path):
     save(tmp_path / "a.png", random_labels(5, 5))
     inputs = replace(find_inputs(tmp_path), unreadable=(("secret", "secret: the folder cannot be listed"),))
-    outcome = predict_folder(Predictor(PixelBackend(), contract()), inputs, tmp_path)
-    assert outcome.failed == [("secret", "secret: the folder cannot be listed")]
-    assert failed_rows(tmp_path)[1:] == [list(row) for row in outcome.failed]
+    outcome = predict(Predictor(PixelBackend(), contract()), inputs, tmp_path)
+    assert failures(outcome) == [("secret", "secret: the folder cannot be listed")]
+    assert failed_rows(tmp_path)[1:] == [list(row) for row in failures(outcome)]
 
 
 def test_one_image_that_is_too_large_for_the_device_does_not_take_its_batch_along(tmp_path):
     class Small(PixelBackend):
         def run(self, images, *, probabilities=True):
             if images.shape[0] * images.shape[1] * images.shape[2] > 2 * 32 * 32:
-                raise EnvironmentFault("too little memory")
+                raise OutOfMemory("too little memory")
             return super().run(images, probabilities=probabilities)
 
     for name in "abc":
         save(tmp_path / f"images/{name}.png", random_labels(32, 32))
     save(tmp_path / "images/big.png", random_labels(64, 64))
     outcome = run(tmp_path / "images", tmp_path / "out", backend=Small(), batch_size=4)
-    assert [item.file for item in outcome.done] == ["a.png", "b.png", "c.png"]
-    assert outcome.failed == [("big.png", f"{tmp_path / 'images/big.png'}: too little memory")]
+    assert [item.file for item in outcome.images()] == ["a.png", "b.png", "c.png"]
+    assert failures(outcome) == [("big.png", f"{tmp_path / 'images/big.png'}: too little memory")]
 
 
 def test_memory_errors_concern_one_file(tmp_path, monkeypatch):
@@ -242,14 +256,14 @@ def test_memory_errors_concern_one_file(tmp_path, monkeypatch):
 
     save(tmp_path / "images/a.png", random_labels(4, 5))
     outcome = run(tmp_path / "images", tmp_path / "out", backend=Exhausted())
-    assert "not enough memory for an image of 4x5 pixels" in outcome.failed[0][1]
+    assert "not enough memory for an image of 4x5 pixels" in failures(outcome)[0][1]
 
     def read(*_arguments, **_options):
         raise MemoryError
 
     monkeypatch.setattr("etnet.inference.input_images.read_image", read)
     outcome = run(tmp_path / "images", tmp_path / "out2")
-    assert "not enough memory to read" in outcome.failed[0][1]
+    assert "not enough memory to read" in failures(outcome)[0][1]
 
 
 def test_a_full_disk_stops_with_whole_files_only(tmp_path, monkeypatch):
@@ -262,11 +276,15 @@ def test_a_full_disk_stops_with_whole_files_only(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(source, target)
 
-    monkeypatch.setattr(os, "replace", full_after_b)
-    with pytest.raises(EnvironmentFault, match="No space left on device"):
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault, match="No space left on device"):
+        patch.setattr(os, "replace", full_after_b)
         run(tmp_path / "images", tmp_path / "out")
-    left = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
-    assert left == ["edges/a.png", "failed.csv", "masks/a.png", "measurements.csv"]
+    left = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
+    # What was written meanwhile by another thread is whole too.
+    expected = {".journal.lock", "edges/a.png", "failed.csv", "journal.jsonl", "masks/a.png", "measurements.csv"}
+    assert left - {"edges/c.png", "masks/c.png"} == expected
+    outcome = run(tmp_path / "images", tmp_path / "out", resumption=Resumption(keeps=True))
+    assert (outcome.done, outcome.kept) == (3, 1)
 
 
 def test_errors_of_the_program_are_not_taken_for_bad_files(tmp_path):
@@ -293,16 +311,16 @@ def test_reading_runs_ahead_by_a_bounded_number_of_images(tmp_path, monkeypatch)
     monkeypatch.setattr("etnet.inference.input_images.read_image", read)
     for index in range(30):
         (tmp_path / f"{index:02}.png").touch()
-    run(tmp_path, tmp_path / "out", batch_size=2, on_image=lambda _: read_before_first_result.append(count))
-    assert read_before_first_result[0] <= 2 * 2 + 1
+    run(tmp_path, tmp_path / "out", batch_size=2, on_step=lambda _: read_before_first_result.append(count))
+    assert read_before_first_result[0] <= 10
     assert count == 30
 
 
 def test_progress_is_told_about_every_file_done_or_failed(tmp_path):
     broken_files(tmp_path / "images")
     seen: list[str] = []
-    run(tmp_path / "images", tmp_path / "out", on_image=seen.append)
-    assert seen == sorted(path.name for path in (tmp_path / "images").iterdir())
+    run(tmp_path / "images", tmp_path / "out", on_step=lambda step: seen.append(step.result.file))
+    assert sorted(seen) == sorted(path.name for path in (tmp_path / "images").iterdir())
 
 
 def measurement_rows(output: Path) -> list[dict[str, str]]:
@@ -320,7 +338,7 @@ def test_the_areas_of_every_image_are_in_a_table_that_names_their_unit(tmp_path)
     assert [row["optic_disc_area_px"] for row in rows] == [str(np.count_nonzero(item == 2)) for item in labels.values()]
     # Nine rows are too few boxes for a dimension.
     assert [row["vessel_fractal_dimension"] for row in rows] == ["", ""]
-    assert outcome.to_dict()["images"][0]["measurements"]["vessel_area_px"] == np.count_nonzero(labels["a"] == 1)
+    assert next(outcome.images()).measurements["vessel_area_px"] == np.count_nonzero(labels["a"] == 1)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -331,7 +349,7 @@ def test_a_bundle_segments_the_region_it_finds_and_lists_the_images_in_which_it_
         save(tmp_path / f"images/{name}.png", labels)
     save(tmp_path / "images/c.png", np.zeros((100, 120), np.uint8))
     (tmp_path / "out").mkdir()
-    outcome = predict_folder(
+    outcome = predict(
         pixel_bundle(roi), find_inputs(tmp_path / "images"), tmp_path / "out", overlay=True, batch_size=batch_size
     )
     for name, labels in discs.items():
@@ -340,7 +358,7 @@ def test_a_bundle_segments_the_region_it_finds_and_lists_the_images_in_which_it_
     ((file, reason),) = failed_rows(tmp_path / "out")[1:]
     assert file == "c.png"
     assert "the optic disc was not localized" in reason
-    assert [item.file for item in outcome.done] == ["a.png", "b.png", "d.png"]
+    assert [item.file for item in outcome.images()] == ["a.png", "b.png", "d.png"]
     first = measurement_rows(tmp_path / "out")[0]
     assert (first["center_row_px"], first["center_column_px"]) == ("40.0000", "50.0000")
     assert first["vertical_cup_to_disc_ratio"] == "0.5000"
@@ -350,7 +368,7 @@ def test_the_overlay_of_a_bundle_shows_the_region(tmp_path):
     save(tmp_path / "images/a.png", draw_disc((200, 240), (100, 120), 12))
     (tmp_path / "out").mkdir()
     roi = RegionOfInterest(side=0.4, size=96)
-    predict_folder(pixel_bundle(roi), find_inputs(tmp_path / "images"), tmp_path / "out", overlay=True)
+    predict(pixel_bundle(roi), find_inputs(tmp_path / "images"), tmp_path / "out", overlay=True)
     picture = stored(tmp_path / "out/overlays/a.png")
     factor = enlargement(200, 240)
     # Rows 52..147 and columns 72..167 of the image; what is not disc is black but for the frame.

@@ -198,7 +198,7 @@ def test_a_table_has_the_columns_of_all_images_and_an_empty_cell_where_one_has_n
         MeasuredImage("a.png", 4, 5, {"area_px": 7, "solidity": None}),
         MeasuredImage("b.png", 6, 7, {"area_mm2": 1.25, "solidity": 0.5}),
     ]
-    write_measurements(table, images)
+    write_measurements(table, lambda: images)
     with table.open(newline="", encoding="utf-8") as stream:
         assert list(csv.reader(stream)) == [
             ["file", "height_px", "width_px", "area_px", "solidity", "area_mm2"],

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -93,14 +102,31 @@ def closing_lines(results: Path, next_command: str, *, to_stderr: bool = False) 
     console.print(Text.assemble(("Next: ", "bold"), next_command), soft_wrap=True)
 
 
-def progress_bar(*, unit: str = "images") -> Progress:
-    """A progress bar on stderr that shows nothing unless stderr is a terminal."""
+class _Rate(ProgressColumn):
+    """How many are done per second, or how many seconds one takes."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
+
+
+def progress_bar(*, unit: str = "images", rate: bool = False) -> Progress:
+    """A progress bar on stderr that shows nothing unless stderr is a terminal.
+
+    Args:
+        unit: What is counted.
+        rate: Also show the speed and the task's field `failed`.
+    """
     console = messages()
+    long_run = (_Rate(), TextColumn("[red]{task.fields[failed]}")) if rate else ()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
+        *long_run,
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

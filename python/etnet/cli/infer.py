@@ -1,4 +1,4 @@
-"""`etnet infer`: masks, edges and overlays for every image of a folder."""
+"""`etnet infer`: masks, measurements and a report for every image of a folder, also for runs that take days."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etnet.cli.console import closing_lines, counted, newest_model, note, output, progress_bar, warn
+from etnet.cli.folder_options import FolderChoice, folder_options
 from etnet.cli.refinement_options import RefinementChoice, refinement_options, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from etnet.data.volumes import Plane
     from etnet.inference.folder import FolderOutcome
     from etnet.inference.inputs import Inputs
@@ -24,7 +27,6 @@ RUNS = Path("runs/infer")
 
 @click.command("infer", short_help="Segment every image of a folder.")
 @click.argument("folder", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("--recursive", is_flag=True, help="Also take the folders below INPUT.")
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
@@ -38,7 +40,7 @@ RUNS = Path("runs/infer")
     metavar="DIR",
     help=f"Folder for results [default: {RUNS}/NAME].",
 )
-@click.option("--overlay", is_flag=True, help="Also draw the classes over each image.")
+@click.option("--recursive", is_flag=True, help="Also take the folders below INPUT.")
 @click.option(
     "--plane",
     type=click.Choice(("axial", "coronal", "sagittal")),
@@ -57,24 +59,21 @@ RUNS = Path("runs/infer")
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="Processor threads [default: the backend's choice]."
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images per network run.")
 @refinement_options
-@click.option("--overwrite", is_flag=True, help="Write into an --output folder that is not empty.")
+@folder_options
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json to stdout, and nothing else there.")
 def command(
     folder: Path,
-    recursive: bool,
     model: Path | None,
     output_folder: Path | None,
-    overlay: bool,
+    recursive: bool,
     plane: Plane,
     device: str,
     backend: str,
     threads: int | None,
-    batch_size: int,
-    overwrite: bool,
     as_json: bool,
     choice: RefinementChoice,
+    folder_choice: FolderChoice,
 ) -> None:
     """Segment images and volumes with trained weights.
 
@@ -83,48 +82,92 @@ def command(
     \b
     etnet infer my_images/ --model runs/train/drive --overlay
     etnet infer 'scans/**/*.nii.gz' --model runs/train/lung_ct --plane axial
+    etnet infer my_images/ --model runs/train/drive --continue
 
     Pictures are png, jpg, tif, bmp, gif and webp; with etnet[medical] also DICOM files with one frame, and NIfTI and
     MetaImage volumes, whose masks are volumes in the same place. Names of patients are never taken out of a file.
 
-    Writes masks/ (class indices as 8-bit palette PNG), edges/ (probability of a boundary times 255), overlays/ with
-    --overlay, measurements.csv (areas in pixels and, of optic disc and cup, vertical diameters and their ratio),
-    summary.json and failed.csv. Every mask has the size of its image as displayed: the orientation that a camera noted
-    (EXIF) is applied. Files that cannot be read, and with a bundle those in which the structure was not found, are
-    listed in failed.csv, and the others are still done.
+    Writes masks/ (class indices as 8-bit palette PNG, in the geometry of the image as displayed), measurements.csv,
+    failed.csv, journal.jsonl (a line per image), summary.json and report.html. A file that cannot be read, or in which
+    a bundle does not find its structure, is listed in failed.csv, and the others are still done (exit code 6).
 
     Masks are the network's own unless --threshold, --largest-component, --min-area, --fill-holes or the model's recipe
     (section postprocess) say otherwise; measurements are of the masks that are written.
     """
-    from etnet.inference.folder import predict_folder
     from etnet.inference.inputs import find_inputs
-    from etnet.output import check_output_folder, create_output_folder, json_text, write_json
+    from etnet.output import json_text
 
+    folder_choice.require_sense(output_folder)
     inputs = find_inputs(folder, recursive=recursive)
-    if output_folder is not None:
-        check_output_folder(output_folder, overwrite=overwrite)
+    earlier = _earlier_results(folder, output_folder, folder_choice)
     opened, network = _open(model or newest_model(), backend=backend, device=device, threads=threads)
-    refinement = choice.refinement(network.contract, batch_size=batch_size)
+    refinement = choice.refinement(network.contract, batch_size=folder_choice.batch_size)
     predictor = _refined(network, refinement)
     note(f"Segmenting with {opened} on {predictor.runs_on}")
-    target = create_output_folder(output_folder, parent=RUNS, name=_results_name(folder))
-    (target / "summary.json").unlink(missing_ok=True)
-    with network, progress_bar() as bar:
-        task = bar.add_task("Segmenting", total=len(inputs.items))
-        outcome = predict_folder(
+    chosen = {**_settings(folder), **folder_choice.settings(), **settings(refinement)}
+    target = _target(earlier, output_folder, _results_name(folder))
+    with network:
+        outcome = _predict(predictor, inputs, target, folder_choice, plane, settings(refinement))
+    summary = _write_summary(outcome, inputs, predictor, target, chosen=chosen, choice=folder_choice)
+    click.echo(json_text(summary)) if as_json else _print_counts(outcome, inputs)
+    closing_lines(target, _next_command(folder, opened, target, folder_choice), to_stderr=as_json)
+    _report_failures(outcome, inputs, folder=folder, target=target)
+
+
+def _earlier_results(source: Path, output_folder: Path | None, choice: FolderChoice) -> Path | None:
+    """The folder with results to go on with, if any; one that must not be touched is refused."""
+    from etnet.inference.journal import journal_name
+    from etnet.output import check_output_folder, newest_folder
+
+    folder = output_folder or (newest_folder(RUNS, _results_name(source)) if choice.keeps else None)
+    if folder is None:
+        return None
+    others = set(folder.glob("journal*.jsonl")) - {folder / journal_name(choice.part)}
+    is_beside_other_parts = choice.part is not None and bool(others)
+    has_own = (folder / journal_name(choice.part)).exists()
+    if not (is_beside_other_parts and not has_own) and not (choice.keeps and (has_own or others)):
+        check_output_folder(folder, overwrite=choice.overwrite)
+    return folder
+
+
+def _target(earlier: Path | None, output_folder: Path | None, name: str) -> Path:
+    from etnet.output import create_output_folder
+
+    return create_output_folder(earlier or output_folder, parent=RUNS, name=name)
+
+
+def _predict(
+    predictor: ImagePredictor,
+    inputs: Inputs,
+    target: Path,
+    choice: FolderChoice,
+    plane: Plane,
+    refined_by: Mapping[str, Any],
+) -> FolderOutcome:
+    from etnet.inference.folder import Resumption, predict_folder
+    from etnet.inference.pipeline import Step
+    from etnet.inference.results import Failure
+
+    failed = 0
+    with progress_bar(rate=True) as bar:
+        total = len(inputs.items[choice.part_id or 0 :: choice.num_parts])
+        task = bar.add_task("Segmenting", total=total, failed="")
+
+        def show(step: Step) -> None:
+            nonlocal failed
+            failed += isinstance(step.result, Failure)
+            bar.update(task, advance=1, failed=f"{failed} failed" if failed else "")
+
+        return predict_folder(
             predictor,
             inputs,
             target,
-            overlay=overlay,
-            batch_size=batch_size,
-            plane=plane,
-            on_image=lambda _: bar.advance(task),
+            choice=choice.outputs(),
+            work=choice.work(plane),
+            resumption=Resumption(choice.keeps, choice.part, dict(refined_by)),
+            on_step=show,
+            on_note=warn,
         )
-    summary = _summary(outcome, inputs, predictor, chosen={**_settings(folder), **settings(refinement)})
-    write_json(target / "summary.json", summary)
-    click.echo(json_text(summary)) if as_json else _print_counts(outcome, inputs)
-    closing_lines(target, _next_command(folder, opened, overlay=overlay), to_stderr=as_json)
-    _report_failures(outcome, inputs, folder=folder, target=target)
 
 
 def _open(model: Path, *, backend: str, device: str, threads: int | None) -> tuple[Path, Predictor | TwoStagePredictor]:
@@ -151,7 +194,11 @@ def _refined(network: Predictor | TwoStagePredictor, refinement: Refinement) -> 
     from etnet.inference.refinement import refine
 
     try:
-        return refine(network, refinement)
+        return refine(
+            network,
+            refinement,
+            on_smaller_batch=lambda size: warn(f"the device has too little memory; going on with batches of {size}"),
+        )
     except UsageError:
         network.close()
         raise
@@ -159,15 +206,18 @@ def _refined(network: Predictor | TwoStagePredictor, refinement: Refinement) -> 
 
 def _report_failures(outcome: FolderOutcome, inputs: Inputs, *, folder: Path, target: Path) -> None:
     from etnet.errors import DataError, SomeFilesFailed
+    from etnet.inference.journal import part_suffix
 
-    if outcome.failed and len(inputs.items) == 1 and inputs.items[0].path == folder:
-        raise DataError(outcome.failed[0][1])
-    if outcome.failed:
-        total = len(inputs.items) + len(inputs.unreadable)
-        raise SomeFilesFailed(
-            f"{len(outcome.failed)} of {counted(total, 'image')} could not be segmented; "
-            f"{target / 'failed.csv'} gives the reason for each, the first is: {outcome.failed[0][1]}"
-        )
+    if not outcome.failed:
+        return
+    first = next(outcome.failures())[1]
+    if len(inputs.items) == 1 and inputs.items[0].path == folder:
+        raise DataError(first)
+    table = target / f"failed{part_suffix(outcome.part)}.csv"
+    total = counted(outcome.done + outcome.failed, "image")
+    raise SomeFilesFailed(
+        f"{outcome.failed} of {total} could not be segmented; {table} gives the reason for each, the first is: {first}"
+    )
 
 
 def _results_name(source: Path) -> str:
@@ -181,39 +231,56 @@ def _results_name(source: Path) -> str:
 def _settings(source: Path) -> dict[str, Any]:
     """What the user chose, or did not change, for `summary.json`."""
     options = click.get_current_context().params
-    names = ("recursive", "plane", "overlay", "device", "backend", "threads", "batch_size")
+    names = ("recursive", "plane", "device", "backend", "threads")
     return {"input": str(source), **{name: options[name] for name in names}}
 
 
-def _summary(
-    outcome: FolderOutcome, inputs: Inputs, predictor: ImagePredictor, *, chosen: dict[str, Any]
+def _write_summary(
+    outcome: FolderOutcome,
+    inputs: Inputs,
+    predictor: ImagePredictor,
+    target: Path,
+    *,
+    chosen: dict[str, Any],
+    choice: FolderChoice,
 ) -> dict[str, Any]:
     from etnet.environment.versions import versions
+    from etnet.inference.folder import FAILED_COLUMNS
+    from etnet.inference.journal import part_suffix
+    from etnet.output import write_json
 
-    results = outcome.to_dict()
-    counts = {"found": len(inputs.items), **results.pop("counts"), "skipped_other_files": inputs.skipped}
-    return {
+    del choice
+    summary = {
         "settings": chosen,
         "model": predictor.description.to_dict() if predictor.description else {},
         "ran_on": predictor.runs_on,
         "versions": versions(),
-        "counts": counts,
-        **results,
+        "counts": {
+            "found": len(inputs.items),
+            "done": outcome.done,
+            "failed": outcome.failed,
+            "skipped_other_files": inputs.skipped,
+        },
+        "journal": outcome.journal.name,
+        "failed": [dict(zip(FAILED_COLUMNS, row, strict=True)) for row in outcome.failures()],
+        "this_run": {"seconds": round(outcome.seconds, 3), "kept": outcome.kept},
     }
+    write_json(target / f"summary{part_suffix(outcome.part)}.json", summary)
+    return summary
 
 
 def _print_counts(outcome: FolderOutcome, inputs: Inputs) -> None:
     from etnet.inference.measurements import CUT_OFF
 
-    done = len(outcome.done)
-    handled = done + len(outcome.failed)
+    handled = outcome.done + outcome.failed - outcome.kept
     rate = f", {outcome.seconds / handled:.2f} s per image" if handled else ""
+    kept = f", {outcome.kept} of them kept from an earlier run" if outcome.kept else ""
     skipped = f", {counted(inputs.skipped, 'other file')} skipped" if inputs.skipped else ""
+    total = counted(outcome.done + outcome.failed, "image")
     output().print(
-        f"{done} of {counted(len(inputs.items), 'image')} segmented in {outcome.seconds:.1f} s{rate}{skipped}",
-        soft_wrap=True,
+        f"{outcome.done} of {total} segmented in {outcome.seconds:.1f} s{rate}{kept}{skipped}", soft_wrap=True
     )
-    cut_off = [item.file for item in outcome.done if item.measurements.get(CUT_OFF)]
+    cut_off = [image.file for image in outcome.images() if image.measurements.get(CUT_OFF)]
     if cut_off:
         warn(
             f"in {counted(len(cut_off), 'image')} the optic disc is cut off by the region of interest or by the image, "
@@ -221,10 +288,13 @@ def _print_counts(outcome: FolderOutcome, inputs: Inputs) -> None:
         )
 
 
-def _next_command(folder: Path, opened: Path, *, overlay: bool) -> str:
+def _next_command(folder: Path, opened: Path, target: Path, choice: FolderChoice) -> str:
     model = shlex.quote(str(opened))
-    if overlay and (opened.suffix == ".safetensors" or opened.is_dir()):
+    again = f"etnet infer {shlex.quote(str(folder))} --model {model}"
+    if choice.part is not None:
+        return f"{again} --output {shlex.quote(str(target))} --continue"
+    if choice.overlay and (opened.suffix == ".safetensors" or opened.is_dir()):
         # An ONNX file does not say how its data are read.
         recipe = " --recipe RECIPE" if (opened / "segmenter.onnx").is_file() else ""
         return f"etnet evaluate {model} --data LABELLED_DATA{recipe}"
-    return f"etnet infer {shlex.quote(str(folder))} --model {model} --overlay"
+    return f"{again} --overlay"

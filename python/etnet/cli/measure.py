@@ -165,7 +165,7 @@ def _write(outcome: MeasuredMasks, masks: Path, table: Path | None) -> Path:
     with disk_faults(table):
         table.parent.mkdir(parents=True, exist_ok=True)
         failed.unlink(missing_ok=True)
-    write_measurements(table, outcome.done)
+    write_measurements(table, lambda: outcome.done)
     if outcome.failed:
         write_csv(failed, FAILED_COLUMNS, outcome.failed)
     return table

@@ -41,6 +41,11 @@ class FlipAveragingBackend:
         """Most images in one run; None without a limit."""
         return self.backend.max_batch
 
+    @property
+    def concurrent_runs(self) -> int:
+        """Threads that may run the network at once."""
+        return self.backend.concurrent_runs
+
     def run(self, images: UInt8Array, *, probabilities: bool = True) -> NetworkOutputs:
         """Predict a batch [N, H, W, 3], uint8; see `Backend.run`."""
         total, edge_total, broken = self._run_mirrored(images, FLIPS[0])

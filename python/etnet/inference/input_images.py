@@ -14,8 +14,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from etnet.data.dicom import read_dicom
 from etnet.data.io import read_image, write_png
@@ -49,6 +51,10 @@ class InputImage(ABC):
     @abstractmethod
     def pixels(self, index: int = 0) -> UInt8Array:
         """A slice as RGB [H, W, 3], uint8, as `etnet.data.io.read_image` gives pictures."""
+
+    def values(self) -> npt.NDArray[Any] | None:
+        """Values [S, H, W] of a volume in the file's unit, such as Hounsfield units; None for pictures."""
+        return None
 
     @abstractmethod
     def write_mask(self, path: Path, slices: Sequence[UInt8Array], *, palette: Palette | None = None) -> None:
@@ -109,6 +115,9 @@ class _Volume(InputImage):
 
     def pixels(self, index: int = 0) -> UInt8Array:
         return self.volume.pixels(index, intensity_window=self.window)
+
+    def values(self) -> npt.NDArray[Any]:
+        return np.stack([self.volume.values(index) for index in range(self.num_slices)])
 
     def write_mask(self, path: Path, slices: Sequence[UInt8Array], *, palette: Palette | None = None) -> None:
         del palette  # these formats hold no colours

@@ -8,7 +8,7 @@ no island is removed first.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from etnet.data.roi import window_around
 from etnet.metrics.clinical import CUP, DISC, LUNG_NAMES, VESSEL_NAMES
-from etnet.metrics.lungs import lung_measures, lung_side_measures
+from etnet.metrics.lungs import lung_measures, lung_side_measures, lung_stack_measures, volume_ml
 from etnet.metrics.optic_nerve import Eye, optic_nerve_measures
 from etnet.metrics.scale import PIXELS, Scale
 from etnet.metrics.shape import shape_measures
 from etnet.metrics.vessels import vessel_measures
 from etnet.output import write_csv
-from etnet.types import BoolArray, Contract, Prediction
+from etnet.types import BoolArray, Contract, Prediction, UInt8Array
 
 CUT_OFF = f"{DISC}_cut_off_by"
 """Column that says what cuts the disc off; a network sees nothing beyond, so that its diameter would be too small."""
@@ -58,6 +58,39 @@ def measure_prediction(prediction: Prediction, contract: Contract, *, scale: Sca
         region = window_around(prediction.center, shape, contract.roi).visible(shape)
     structures = structures_of(contract.class_names, dict(contract.class_groups))
     return values | measure_labels(prediction.labels, structures, scale=scale, region=region)
+
+
+def measure_volume(
+    labels: UInt8Array,
+    contract: Contract,
+    *,
+    spacing: tuple[float, float, float],
+    values: npt.NDArray[Any] | None = None,
+    source: str = "spacing",
+) -> Measurements:
+    """Measure the mask of a volume: the volume of every structure, and of lungs the mean Hounsfield units.
+
+    Args:
+        labels: Class indices [S, H, W], uint8.
+        contract: Names of the classes, and of the structures that consist of several.
+        spacing: Distance in mm between slices, rows and columns.
+        values: Values [S, H, W] of the file, which for CT are Hounsfield units.
+        source: Where the volume was read, which errors name.
+
+    Returns:
+        `NAME_volume_ml` of every structure, and the values of `etnet.metrics.lungs.lung_stack_measures`; None where a
+        value is not defined.
+
+    Raises:
+        DataError: The spacing is not three positive finite numbers.
+    """
+    structures = structures_of(contract.class_names, dict(contract.class_groups))
+    masks = {name: _members(labels, classes) for name, classes in structures.items()}
+    measured = {f"{name}_volume_ml": volume_ml(mask, spacing, source=source) for name, mask in masks.items()}
+    lungs = _first(masks, LUNG_NAMES)
+    if lungs is not None:
+        measured |= lung_stack_measures(lungs, spacing=spacing, hounsfield=values, source=source)
+    return {column: None if math.isnan(value) else value for column, value in measured.items()}
 
 
 def structures_of(class_names: Sequence[str], class_groups: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -152,19 +185,23 @@ class MeasuredImage:
     measurements: Measurements
 
 
-def write_measurements(path: Path, images: Sequence[MeasuredImage]) -> None:
+def write_measurements(path: Path, images: Callable[[], Iterable[MeasuredImage]]) -> None:
     """Write a table with one row per image.
 
     Columns are those of the first image, then what only others have: images differ where the spacing of some is known
     and of others not. A value that an image does not have, or that is not defined, is an empty cell.
 
+    Args:
+        path: Table to write.
+        images: Gives the rows, and gives them again: they are read twice, so that not all have to be in memory.
+
     Raises:
         EnvironmentFault: The disk refuses.
     """
-    columns = list(dict.fromkeys(column for image in images for column in image.measurements))
+    columns = list(dict.fromkeys(column for image in images() for column in image.measurements))
     rows = (
         [image.file, image.height, image.width, *(_cell(image.measurements.get(column)) for column in columns)]
-        for image in images
+        for image in images()
     )
     write_csv(path, ["file", "height_px", "width_px", *columns], rows)
 

@@ -56,6 +56,10 @@ class ImagePredictor(Protocol):
     def needs_center(self) -> bool:
         """Whether every image comes with the centre of its region of interest."""
 
+    @property
+    def concurrent_runs(self) -> int:
+        """Threads that may predict at once with a gain."""
+
     def predict(self, image: UInt8Array, *, center: Center | None = None, probabilities: bool = True) -> Prediction:
         """Predict one RGB image [H, W, 3], uint8, of any size."""
 
@@ -148,6 +152,11 @@ class Predictor:
     def needs_center(self) -> bool:
         """Whether every image comes with the centre of its region of interest."""
         return self.contract.roi is not None
+
+    @property
+    def concurrent_runs(self) -> int:
+        """Threads that may predict at once with a gain."""
+        return self.backend.concurrent_runs
 
     def of_regions(self) -> Predictor:
         """The same network for images that already are the region of interest; itself where there is none.

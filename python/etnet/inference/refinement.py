@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from etnet.inference.decision import decision_for
 from etnet.inference.flips import FlipAveragingBackend
+from etnet.inference.halving import HalvingBackend
 from etnet.inference.postprocess import PostprocessedPredictor
 from etnet.inference.predictor import ImagePredictor, Predictor
 from etnet.inference.tiling import TiledPredictor, Tiling, can_be_tiled
@@ -31,16 +33,49 @@ class Refinement:
     postprocessing: Postprocessing | None = None
 
 
-def refine(predictor: Predictor | TwoStagePredictor, refinement: Refinement) -> ImagePredictor:
+def refine(
+    predictor: Predictor | TwoStagePredictor,
+    refinement: Refinement,
+    *,
+    on_smaller_batch: Callable[[int], None] | None = None,
+) -> ImagePredictor:
     """Build a predictor that does all this around a network; closing it closes the network.
+
+    Batches that do not fit into the device's memory are halved.
+
+    Args:
+        predictor: The network, or a bundle's two.
+        refinement: What is done around it.
+        on_smaller_batch: Told the new size each time a batch is halved.
 
     Raises:
         UsageError: The network cannot be refined so: no tile of this size, no threshold for its classes, no structure
             of this name.
     """
     rules = predictor.contract.postprocess if refinement.postprocessing is None else refinement.postprocessing
-    refined = _of_network(predictor, refinement, threshold=rules.threshold)
+    halving = _halving(predictor, on_smaller_batch)
+    refined = _of_network(halving, refinement, threshold=rules.threshold)
     return PostprocessedPredictor(refined, rules.structures) if rules.structures else refined
+
+
+def _halving(
+    predictor: Predictor | TwoStagePredictor, on_smaller_batch: Callable[[int], None] | None
+) -> Predictor | TwoStagePredictor:
+    if isinstance(predictor, TwoStagePredictor):
+        localizer, segmenter = (
+            _halving_network(network, on_smaller_batch) for network in (predictor.localizer, predictor.segmenter)
+        )
+        return TwoStagePredictor(localizer, segmenter, predictor.rule, description=predictor.description)
+    return _halving_network(predictor, on_smaller_batch)
+
+
+def _halving_network(network: Predictor, on_smaller_batch: Callable[[int], None] | None) -> Predictor:
+    return Predictor(
+        HalvingBackend(network.backend, on_smaller_batch),
+        network.contract,
+        description=network.description,
+        decision=network.decision,
+    )
 
 
 def _of_network(

@@ -84,6 +84,11 @@ class TwoStagePredictor:
         """False: the first network finds it."""
         return False
 
+    @property
+    def concurrent_runs(self) -> int:
+        """Threads that may predict at once with a gain."""
+        return min(self.localizer.concurrent_runs, self.segmenter.concurrent_runs)
+
     def close(self) -> None:
         """Free what both backends hold."""
         self.localizer.close()

@@ -37,6 +37,11 @@ class WrappedPredictor:
         """Whether every image comes with the centre of its region of interest."""
         return self.inner.needs_center
 
+    @property
+    def concurrent_runs(self) -> int:
+        """Threads that may predict at once with a gain."""
+        return self.inner.concurrent_runs
+
     def predict(self, image: UInt8Array, *, center: Center | None = None, probabilities: bool = True) -> Prediction:
         """Predict one RGB image [H, W, 3], uint8, of any size; see `predict_batch`."""
         return self.predict_batch([image], centers=[center], probabilities=probabilities)[0]

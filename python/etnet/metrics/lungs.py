@@ -113,21 +113,34 @@ def lung_stack_measures(
     Raises:
         DataError: The spacing is not three positive finite numbers, or the shapes differ.
     """
-    if not all(math.isfinite(value) and value > 0 for value in spacing):
-        raise DataError(
-            f"{source}: the voxel spacing is {tuple(spacing)} mm; expected three positive numbers, the distance "
-            "between slices, rows and columns"
-        )
-    voxels = int(np.count_nonzero(lungs))
-    measures: dict[str, float] = {"lung_volume_ml": voxels * math.prod(spacing) / _MILLILITRE}
+    measures = {"lung_volume_ml": volume_ml(lungs, spacing, source=source)}
     if hounsfield is not None:
         if hounsfield.shape != lungs.shape:
             raise DataError(
                 f"{source}: the mask has the shape {lungs.shape}, the volume {hounsfield.shape}; expected one shape "
                 "(slices, rows, columns)"
             )
-        measures["lung_mean_hu"] = float(hounsfield[lungs].mean(dtype=np.float64)) if voxels else math.nan
+        measures["lung_mean_hu"] = float(hounsfield[lungs].mean(dtype=np.float64)) if lungs.any() else math.nan
     return measures
+
+
+def volume_ml(mask: BoolArray, spacing: tuple[float, float, float], *, source: str = "spacing") -> float:
+    """Number of voxels of a mask [D, H, W], bool, times the volume of one, in millilitres (1000 cubic millimetres).
+
+    Args:
+        mask: Voxels of a structure.
+        spacing: Distance in mm between slices, rows and columns.
+        source: Where the volume was read, which the error names.
+
+    Raises:
+        DataError: The spacing is not three positive finite numbers.
+    """
+    if not all(math.isfinite(value) and value > 0 for value in spacing):
+        raise DataError(
+            f"{source}: the voxel spacing is {tuple(spacing)} mm; expected three positive numbers, the distance "
+            "between slices, rows and columns"
+        )
+    return int(np.count_nonzero(mask)) * math.prod(spacing) / _MILLILITRE
 
 
 def _area(side: BoolArray | None, scale: Scale) -> float:

@@ -48,6 +48,10 @@ class Backend(Protocol):
     def max_batch(self) -> int | None:
         """Most images in one run; None without a limit."""
 
+    @property
+    def concurrent_runs(self) -> int:
+        """Threads that may call `run` at once with a gain."""
+
     def run(self, images: UInt8Array, *, probabilities: bool = True) -> NetworkOutputs:
         """Predict a batch whose height and width already are what the network needs; normalisation happens inside.
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from etnet.errors import EnvironmentFault, ModelFileError, UsageError
+from etnet.errors import EnvironmentFault, ModelFileError, OutOfMemory, UsageError
 from etnet.sidecar import InputSpec, Sidecar
 from etnet.types import UInt8Array
 
@@ -89,11 +89,11 @@ def refuse_out_of_memory(error: Exception, images: UInt8Array, name: str) -> Non
     """Raise the sentence for too little memory; return when the error says something else.
 
     Raises:
-        EnvironmentFault: The runtime had too little memory for this batch.
+        OutOfMemory: The runtime had too little memory for this batch.
     """
     if isinstance(error, MemoryError) or any(text in str(error).lower() for text in _OUT_OF_MEMORY):
         count, height, width = images.shape[:3]
-        raise EnvironmentFault(
+        raise OutOfMemory(
             f"{name} has too little memory for {count} image(s) of {height}x{width} pixels; "
             "use a smaller --batch-size or smaller images"
         ) from error

@@ -81,12 +81,17 @@ class OpenVinoBackend:
         """As many as fit into memory."""
         return None
 
+    @property
+    def concurrent_runs(self) -> int:
+        """One: the runtime already spreads a run over the processors."""
+        return 1
+
     def run(self, images: UInt8Array, *, probabilities: bool = True) -> NetworkOutputs:
         """Predict a batch; see `Backend.run`.
 
         Raises:
             UsageError: The file does not take images of this size, or the backend is closed.
-            EnvironmentFault: There is too little memory for this batch.
+            OutOfMemory: There is too little memory for this batch.
         """
         require_batch(images, self.sidecar.input, multiple=self.sidecar.contract.size_multiple)
         wanted = [name for name in self.sidecar.outputs if probabilities or name != "probabilities"]

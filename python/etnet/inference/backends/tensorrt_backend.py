@@ -39,6 +39,11 @@ class TensorRtBackend:
         """Most images in one run."""
         return self.runner.sidecar.input.batch[2]
 
+    @property
+    def concurrent_runs(self) -> int:
+        """Execution contexts: while one computes, another prepares its images."""
+        return self.runner.workers
+
     def run(self, images: UInt8Array, *, probabilities: bool = True) -> NetworkOutputs:
         """Predict a batch; see `Backend.run`.
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from etnet.errors import EnvironmentFault, UsageError
+from etnet.errors import EnvironmentFault, OutOfMemory, UsageError
 from etnet.inference.backends import NOT_FINITE, NetworkOutputs, OpenedModel
 from etnet.inference.model_file import ModelDescription
 from etnet.types import Contract, UInt8Array
@@ -137,6 +137,11 @@ class TorchBackend:
         """As many as fit into memory."""
         return None
 
+    @property
+    def concurrent_runs(self) -> int:
+        """One: its parts already run on all processors, or in the order of one stream."""
+        return 1
+
     def close(self) -> None:
         """Do nothing: the network's memory goes with its last reference, which may be a caller's."""
 
@@ -144,7 +149,7 @@ class TorchBackend:
         """Predict a batch; see `Backend.run`.
 
         Raises:
-            EnvironmentFault: The device has too little memory for this batch.
+            OutOfMemory: The device has too little memory for this batch.
         """
         return self._run(images, probabilities=probabilities)
 
@@ -154,7 +159,7 @@ class TorchBackend:
         """As `run`, with the seconds of `compute`, and on a GPU of `copy_in` and `copy_out`.
 
         Raises:
-            EnvironmentFault: The device has too little memory for this batch.
+            OutOfMemory: The device has too little memory for this batch.
         """
         clock = _StageClock(self._device)
         outputs = self._run(images, probabilities=probabilities, clock=clock)
@@ -180,7 +185,7 @@ class TorchBackend:
             if not is_out_of_memory(error):
                 raise
             count, height, width = images.shape[:3]
-            raise EnvironmentFault(
+            raise OutOfMemory(
                 f"{self.name} has too little memory for {count} image(s) of {height}x{width} pixels; "
                 "use a smaller --batch-size, smaller images, or another --device"
             ) from error

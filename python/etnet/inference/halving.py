@@ -1,0 +1,101 @@
+"""Smaller batches where the device's memory does not hold the wanted ones."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from etnet.errors import OutOfMemory
+from etnet.inference.backends import Backend, NetworkOutputs
+from etnet.types import UInt8Array
+
+
+class HalvingBackend:
+    """Halves the batch when the device runs out of memory, and keeps to the smaller size from then on."""
+
+    def __init__(self, backend: Backend, on_smaller_batch: Callable[[int], None] | None = None) -> None:
+        """Wrap a backend, which is closed with this one.
+
+        Args:
+            backend: What runs the network.
+            on_smaller_batch: Told the new size each time it is halved.
+        """
+        self.backend = backend
+        self._on_smaller_batch = on_smaller_batch
+        self._lock = threading.Lock()
+        self._most: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Runtime and device of the backend."""
+        return self.backend.name
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """The only (height, width) that the network takes; None where it is free."""
+        return self.backend.input_size
+
+    @property
+    def max_batch(self) -> int | None:
+        """Most images in one run; None without a limit."""
+        return self.backend.max_batch
+
+    @property
+    def concurrent_runs(self) -> int:
+        """Threads that may run the network at once."""
+        return self.backend.concurrent_runs
+
+    def run(self, images: UInt8Array, *, probabilities: bool = True) -> NetworkOutputs:
+        """Predict a batch [N, H, W, 3], uint8; see `Backend.run`.
+
+        Raises:
+            OutOfMemory: There is too little memory for a single image.
+        """
+        parts: list[NetworkOutputs] = []
+        done = 0
+        while done < len(images):
+            size = min(self._most or len(images), len(images) - done)
+            outputs = self._try(images[done : done + size], probabilities=probabilities)
+            if outputs is not None:
+                parts.append(outputs)
+                done += size
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def close(self) -> None:
+        """Free what the backend holds."""
+        self.backend.close()
+
+    def _try(self, images: UInt8Array, *, probabilities: bool) -> NetworkOutputs | None:
+        """The outputs; None when the batch was too large, whose memory is free again after the return."""
+        try:
+            return self.backend.run(images, probabilities=probabilities)
+        except (OutOfMemory, MemoryError):
+            if len(images) == 1:
+                raise
+        self._halve(len(images))
+        return None
+
+    def _halve(self, size: int) -> None:
+        with self._lock:
+            smaller = size // 2
+            if self._most is not None and self._most <= smaller:
+                return
+            self._most = smaller
+        if self._on_smaller_batch is not None:
+            self._on_smaller_batch(smaller)
+
+
+def _joined(parts: list[NetworkOutputs]) -> NetworkOutputs:
+    edges = [part.edges for part in parts]
+    probabilities = [part.probabilities for part in parts]
+    return NetworkOutputs(
+        np.concatenate([part.labels for part in parts]), _all_or_none(edges), _all_or_none(probabilities)
+    )
+
+
+def _all_or_none(parts: list[Any]) -> npt.NDArray[Any] | None:
+    return None if any(part is None for part in parts) else np.concatenate(parts)

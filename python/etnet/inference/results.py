@@ -1,0 +1,77 @@
+"""What became of one input: what was written and measured, or the reason why nothing was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from etnet.inference.measurements import Measurements
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What was written for one input; paths are relative to the output folder.
+
+    Attributes:
+        file: The input's id: its name, its path below the folder, or the table's id.
+        sha256: SHA-256 of the input file, hexadecimal.
+        height: Rows of the image, or of every slice.
+        width: Columns.
+        slices: 1 for an image, the number of slices for a volume.
+        mask: Class indices.
+        edge: Probability of a boundary times 255; None when not asked for, or for a network without edge guidance.
+        probabilities: Class probabilities, one file or one per class; empty when not asked for.
+        overlay: The classes over the image, or over the slice of a volume with most of them; None when not asked for.
+        class_share: Share of each class in all pixels.
+        measurements: What is read off the mask.
+        uncertainty: Disagreement of the predicted edges with the mask's border, 0..1; None without edge guidance.
+        quality_flags: What may be wrong with the image.
+    """
+
+    file: str
+    sha256: str
+    height: int
+    width: int
+    slices: int
+    mask: str
+    edge: str | None
+    probabilities: tuple[str, ...]
+    overlay: str | None
+    class_share: dict[str, float]
+    measurements: Measurements
+    uncertainty: float | None = None
+    quality_flags: tuple[str, ...] = ()
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """All files of this input."""
+        return tuple(path for path in (self.mask, self.edge, *self.probabilities, self.overlay) if path is not None)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that could not be segmented, and why, in one sentence."""
+
+    file: str
+    reason: str
+
+
+Result = ImageResult | Failure
+
+
+def result_to_dict(result: Result) -> dict[str, Any]:
+    """A result for JSON; a failure is told by its `reason`."""
+    return asdict(result)
+
+
+def result_from_dict(content: Mapping[str, Any]) -> Result:
+    """The result that `result_to_dict` described.
+
+    Raises:
+        TypeError: The fields are others.
+    """
+    if "reason" in content:
+        return Failure(**content)
+    tuples = {name: tuple(content.get(name, ())) for name in ("probabilities", "quality_flags")}
+    return ImageResult(**{**content, **tuples})
