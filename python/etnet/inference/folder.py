@@ -140,6 +140,8 @@ def predict_folder(
             raise
         journal.finish(item.id for item in items)
         done, failed = _write_tables(journal, inputs, output, part)
+        if part is None:
+            _remove_tables_of_parts(output)
         seconds = time.perf_counter() - start
         return FolderOutcome(journal.path, inputs.unreadable, done, failed, kept, seconds, part)
 
@@ -176,6 +178,12 @@ def _write_tables(journal: Journal, inputs: Inputs, output: Path, part: tuple[in
     write_csv(output / f"failed{part_suffix(part)}.csv", FAILED_COLUMNS, failures)
     write_measurements(output / f"measurements{part_suffix(part)}.csv", rows)
     return len(journal) - (len(failures) - len(inputs.unreadable)), len(failures)
+
+
+def _remove_tables_of_parts(output: Path) -> None:
+    for name in ("failed.part-*.csv", "measurements.part-*.csv", "summary.part-*.json"):
+        for path in output.glob(name):
+            path.unlink(missing_ok=True)
 
 
 def _remove_leftovers(output: Path) -> None:

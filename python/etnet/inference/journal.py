@@ -177,14 +177,14 @@ class Journal:
 
     def _lock(self, path: Path) -> None:
         lock = FileLock(path.with_name(f".{path.stem}.lock"))
-        try:
-            with disk_faults(path):
+        with disk_faults(path):
+            try:
                 self._resources.enter_context(lock.acquire(timeout=0))
-        except Timeout:
-            raise UsageError(
-                f"{self.folder}: another etnet infer is writing here ({path.name}); wait for it, or name another "
-                "--output"
-            ) from None
+            except Timeout:
+                raise UsageError(
+                    f"{self.folder}: another etnet infer is writing here ({path.name}); wait for it, or name another "
+                    "--output"
+                ) from None
 
     def _index(self, path: Path) -> None:
         if not path.exists():

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from etnet.errors import EnvironmentFault, UsageError
+from etnet.inference.journal import Journal, journal_name, read_journal
+from etnet.inference.results import Failure, ImageResult, Result
+
+KEY = "0123456789abcdef"
+SHA = "a" * 64
+
+
+def done(file: str, *, sha256: str = SHA) -> ImageResult:
+    return ImageResult(
+        file=file,
+        sha256=sha256,
+        height=2,
+        width=3,
+        slices=1,
+        mask=f"masks/{file}",
+        edge=None,
+        probabilities=("probabilities/vessel.png",),
+        overlay=None,
+        class_share={"background": 1.0},
+        measurements={"vessel_area_px": 0, "ratio": None, "cut": "image"},
+        uncertainty=0.25,
+        quality_flags=("blank",),
+    )
+
+
+def write(folder: Path, *results: Result, key: str = KEY, part: tuple[int, int] | None = None) -> None:
+    with Journal(folder, key=key, part=part) as journal:
+        for result in results:
+            for path in result.written if isinstance(result, ImageResult) else ():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(b"mask")
+            journal.append(result)
+
+
+def finished(folder: Path, file: str, *, sha256: str = SHA, key: str = KEY) -> ImageResult | None:
+    with Journal(folder, key=key) as journal:
+        return journal.finished(file, sha256)
+
+
+def test_a_complete_result_is_known_to_the_next_run_as_it_was(tmp_path):
+    write(tmp_path, done("a.png"), Failure("b.png", "b.png: is empty"))
+    assert finished(tmp_path, "a.png") == done("a.png")
+    with Journal(tmp_path, key=KEY) as journal:
+        assert list(journal.results()) == [done("a.png"), Failure("b.png", "b.png: is empty")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: {"sha256": "b" * 64},
+        lambda folder: {"key": "another"},
+        lambda folder: {"file": "c.png"},
+        lambda folder: (folder / "masks/a.png").unlink() or {},
+        lambda folder: (folder / "probabilities/vessel.png").write_bytes(b"half") and {},
+        lambda folder: (folder / "masks/a.png").write_bytes(b"another") and {},
+    ],
+    ids=["other image", "other settings", "not there", "mask gone", "as before", "other size"],
+)
+def test_a_result_counts_only_while_image_settings_and_files_are_the_same(tmp_path, change):
+    write(tmp_path, done("a.png"))
+    asked = {"file": "a.png", **(change(tmp_path) or {})}
+    untouched = (tmp_path / "masks/a.png").exists() and (tmp_path / "masks/a.png").stat().st_size == len(b"mask")
+    same = untouched and asked == {"file": "a.png"}
+    assert (finished(tmp_path, **asked) is not None) == same
+
+
+def test_a_failure_is_tried_again(tmp_path):
+    write(tmp_path, Failure("a.png", "a.png: is empty"))
+    assert finished(tmp_path, "a.png") is None
+
+
+def test_the_newest_line_of_an_input_counts(tmp_path):
+    write(tmp_path, Failure("a.png", "first"), done("b.png"))
+    write(tmp_path, done("a.png"))
+    with Journal(tmp_path, key=KEY) as journal:
+        assert len(journal) == 2
+        assert [result.file for result in journal.results()] == ["b.png", "a.png"]
+        assert journal.finished("a.png", SHA) == done("a.png")
+
+
+@pytest.mark.parametrize("kept", range(0, 40, 7))
+def test_a_line_that_a_killed_run_tore_is_dropped_and_the_next_is_whole(tmp_path, kept):
+    write(tmp_path, done("a.png"))
+    whole = (tmp_path / "journal.jsonl").read_bytes()
+    (tmp_path / "journal.jsonl").write_bytes(whole + whole[:kept])
+    write(tmp_path, done("b.png"))
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["result"]["file"] for line in lines] == ["a.png", "b.png"]
+
+
+def test_a_torn_line_longer_than_a_block_is_dropped_too(tmp_path):
+    write(tmp_path, done("a.png"))
+    whole = (tmp_path / "journal.jsonl").read_bytes()
+    (tmp_path / "journal.jsonl").write_bytes(whole + b'{"' + b"x" * 200_000)
+    write(tmp_path, done("b.png"))
+    assert len((tmp_path / "journal.jsonl").read_bytes().splitlines()) == 2
+
+
+def test_lines_of_another_program_are_passed_over(tmp_path):
+    (tmp_path / "journal.jsonl").write_text(
+        'not json\n[1]\n{"key": 1}\n{"result": {"file": "a"}, "key": "", "bytes": 1}\n'
+    )
+    with Journal(tmp_path, key=KEY) as journal:
+        assert len(journal) == 0
+
+
+def test_a_finished_journal_has_the_order_of_the_inputs_and_one_line_each(tmp_path):
+    write(tmp_path, done("c.png"), Failure("a.png", "first"), done("gone.png"), done("b.png"))
+    with Journal(tmp_path, key=KEY) as journal:
+        journal.append(Failure("a.png", "second"))
+        journal.finish(["a.png", "b.png", "c.png"])
+        assert [result.file for result in journal.results()] == ["a.png", "b.png", "c.png", "gone.png"]
+    assert next(iter(read_journal(tmp_path / "journal.jsonl"))) == Failure("a.png", "second")
+    assert finished(tmp_path, "c.png") == done("c.png")
+
+
+def test_parts_have_journals_of_their_own_and_the_whole_run_takes_them_over(tmp_path):
+    write(tmp_path, done("a.png"), part=(0, 2))
+    write(tmp_path, done("b.png"), part=(1, 2))
+    with Journal(tmp_path, key=KEY, part=(1, 2)) as journal:
+        assert journal.finished("a.png", SHA) is None
+    with Journal(tmp_path, key=KEY) as journal:
+        assert journal.finished("a.png", SHA) == done("a.png")
+        journal.finish(["a.png", "b.png"])
+    assert [path.name for path in tmp_path.glob("journal*")] == [journal_name()]
+    assert [result.file for result in read_journal(tmp_path / "journal.jsonl")] == ["a.png", "b.png"]
+
+
+def test_two_runs_cannot_write_one_journal(tmp_path):
+    with Journal(tmp_path, key=KEY, part=(0, 2)):
+        with Journal(tmp_path, key=KEY, part=(1, 2)):
+            pass
+        with pytest.raises(UsageError, match="another etnet infer is writing here"):
+            Journal(tmp_path, key=KEY, part=(0, 2))
+        with pytest.raises(UsageError, match=r"journal\.part-0-of-2\.jsonl"):
+            Journal(tmp_path, key=KEY)
+    with Journal(tmp_path, key=KEY):
+        pass
+
+
+def test_clearing_removes_results_and_nothing_else(tmp_path):
+    write(tmp_path, done("a.png"))
+    (tmp_path / "masks/mine.png").write_bytes(b"mine")
+    with Journal(tmp_path, key=KEY) as journal:
+        journal.clear()
+        journal.append(Failure("b.png", "is empty"))
+        assert [result.file for result in journal.results()] == ["b.png"]
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["mine.png"]
+
+
+def test_results_of_other_settings_are_counted(tmp_path):
+    write(tmp_path, done("a.png"), done("b.png"))
+    with Journal(tmp_path, key="another") as journal:
+        assert journal.others == 2
+
+
+def test_a_read_only_folder_is_one_sentence(tmp_path, monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(EnvironmentFault, match="Read-only file system"):
+        Journal(tmp_path, key=KEY)
