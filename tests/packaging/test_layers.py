@@ -61,6 +61,7 @@ WITHOUT_TORCH = [
     "etnet.inference.mask_folder",
     "etnet.inference.predictor",
     "etnet.inference.refinement",
+    "etnet.inference.report",
     "etnet.inference.two_stage",
     "etnet.manifest",
     "etnet.metrics.overlap",
