@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from etnet.data.volumes import Plane
     from etnet.inference.folder import FolderOutcome
     from etnet.inference.inputs import Inputs
+    from etnet.inference.pipeline import Work
     from etnet.inference.predictor import ImagePredictor, Predictor
     from etnet.inference.refinement import Refinement
     from etnet.inference.two_stage import TwoStagePredictor
@@ -108,7 +109,9 @@ def command(
     target = _target(earlier, output_folder, _results_name(folder))
     with network:
         outcome = _predict(predictor, inputs, target, folder_choice, plane, settings(refinement))
-    summary = _write_summary(outcome, inputs, predictor, target, chosen=chosen, choice=folder_choice)
+    summary = _write_summary(outcome, inputs, predictor, target, chosen=chosen)
+    if folder_choice.report and folder_choice.part is None:
+        _write_report(outcome, inputs, target, predictor, summary, folder_choice.work(plane))
     click.echo(json_text(summary)) if as_json else _print_counts(outcome, inputs)
     closing_lines(target, _next_command(folder, opened, target, folder_choice), to_stderr=as_json)
     _report_failures(outcome, inputs, folder=folder, target=target)
@@ -242,14 +245,12 @@ def _write_summary(
     target: Path,
     *,
     chosen: dict[str, Any],
-    choice: FolderChoice,
 ) -> dict[str, Any]:
     from etnet.environment.versions import versions
     from etnet.inference.folder import FAILED_COLUMNS
     from etnet.inference.journal import part_suffix
     from etnet.output import write_json
 
-    del choice
     summary = {
         "settings": chosen,
         "model": predictor.description.to_dict() if predictor.description else {},
@@ -267,6 +268,27 @@ def _write_summary(
     }
     write_json(target / f"summary{part_suffix(outcome.part)}.json", summary)
     return summary
+
+
+def _write_report(
+    outcome: FolderOutcome,
+    inputs: Inputs,
+    target: Path,
+    predictor: ImagePredictor,
+    summary: Mapping[str, Any],
+    work: Work,
+) -> None:
+    from etnet.inference.folder_report import write_folder_report
+
+    write_folder_report(
+        outcome,
+        inputs,
+        target,
+        contract=predictor.contract,
+        summary=summary,
+        plane=work.plane,
+        threads=work.threads,
+    )
 
 
 def _print_counts(outcome: FolderOutcome, inputs: Inputs) -> None:
