@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from safetensors.torch import save_file
 
 from etnet.errors import ModelFileError
 from etnet.manifest import METADATA_KEY, encode_header, newest_run, read_weights_info, resolve_model
+from etnet.types import ImageStatistics, TrainingRange
 from helpers.runs import tiny_recipe
 
 
@@ -78,3 +80,22 @@ def test_a_header_of_another_version_is_refused(changes: dict[str, object], sent
     path = write_weights(tmp_path / "best.safetensors", **changes)
     with pytest.raises(ModelFileError, match=sentence):
         read_weights_info(path)
+
+
+def test_the_training_range_comes_back_from_the_header(tmp_path: Path) -> None:
+    low, high = ImageStatistics(0.1, 0.2, 0.3, 0.4, 0.1, -1.0), ImageStatistics(0.5, 0.6, 0.7, 0.5, 0.2, -0.5)
+    trained = TrainingRange(low, high, 20)
+    header = encode_header(recipe=tiny_recipe(), iteration=1, epoch=1, data_root="d", training_range=trained)
+    save_file({"a": torch.zeros(1)}, tmp_path / "best.safetensors", header)
+    assert read_weights_info(tmp_path / "best.safetensors").contract == replace(
+        tiny_recipe().contract(), training_range=trained
+    )
+
+
+def test_a_file_of_before_the_range_was_stored_takes_the_edge_width_from_its_recipe(tmp_path: Path) -> None:
+    recipe = tiny_recipe("data.edge_width=7")
+    contract = asdict(recipe.contract())
+    del contract["edge_width"], contract["training_range"]
+    path = write_weights(tmp_path / "best.safetensors", contract=contract, recipe=recipe.model_dump(mode="json"))
+    assert read_weights_info(path).contract == recipe.contract()
+    assert recipe.contract().edge_width == 7

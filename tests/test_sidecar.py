@@ -17,7 +17,7 @@ from etnet.sidecar import (
     sidecar_path,
     write_sidecar,
 )
-from etnet.types import Contract
+from etnet.types import Contract, ImageStatistics, TrainingRange
 
 CONTRACT = Contract(
     class_names=("background", "vessel"),
@@ -25,6 +25,10 @@ CONTRACT = Contract(
     mean=(123.675, 116.28, 103.53),
     std=(58.395, 57.12, 57.375),
     image_size=(512, 512),
+    edge_width=5,
+    training_range=TrainingRange(
+        ImageStatistics(0.3, 0.04, 0.44, 0.45, 0.12, -1.3), ImageStatistics(0.6, 0.15, 0.68, 0.59, 0.22, -1.1), 20
+    ),
 )
 SIDECAR = Sidecar(
     contract=CONTRACT,
@@ -49,6 +53,13 @@ def model(tmp_path):
 
 def test_every_field_survives_the_text():
     assert decode_sidecar(SIDECAR.to_json(), origin="here") == SIDECAR
+
+
+def test_a_description_of_before_the_training_range_was_stored_reads_without():
+    text = json.loads(SIDECAR.to_json())
+    del text["contract"]["training_range"], text["contract"]["edge_width"]
+    expected = replace(SIDECAR, contract=replace(CONTRACT, training_range=None, edge_width=3))
+    assert decode_sidecar(json.dumps(text), origin="here") == expected
 
 
 def test_a_sidecar_lies_beside_its_model_and_reads_back(model):

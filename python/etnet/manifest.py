@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from etnet.config.load import recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.errors import EnvironmentFault, EtnetError, ModelFileError
 from etnet.sidecar import file_sha256
-from etnet.types import Contract
+from etnet.types import Contract, TrainingRange
 
 METADATA_KEY = "etnet"
 FORMAT_VERSION = 1
@@ -56,7 +56,13 @@ class WeightsInfo:
 
 
 def encode_header(
-    *, recipe: Recipe, iteration: int, epoch: int, data_root: str, training_state: Mapping[str, Any] | None = None
+    *,
+    recipe: Recipe,
+    iteration: int,
+    epoch: int,
+    data_root: str,
+    training_state: Mapping[str, Any] | None = None,
+    training_range: TrainingRange | None = None,
 ) -> dict[str, str]:
     """The safetensors metadata that `read_weights_info` reads back."""
     from etnet import __version__
@@ -64,7 +70,7 @@ def encode_header(
     header = {
         "format": FORMAT_VERSION,
         "etnet_version": __version__,
-        "contract": asdict(recipe.contract()),
+        "contract": asdict(replace(recipe.contract(), training_range=training_range)),
         "recipe": recipe.model_dump(mode="json"),
         "iteration": iteration,
         "epoch": epoch,
@@ -114,7 +120,8 @@ def _decode_header(path: Path, text: str) -> WeightsInfo:
         recipe = recipe_from_values(header["recipe"], origin=f"the recipe in {path}")
         return WeightsInfo(
             path=path,
-            contract=_contract(header["contract"]),
+            # Files of before the contract held the width say it in their recipe.
+            contract=_contract({"edge_width": recipe.data.edge_width, **header["contract"]}),
             recipe=recipe,
             iteration=header["iteration"],
             epoch=header["epoch"],

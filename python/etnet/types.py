@@ -94,6 +94,44 @@ class Postprocessing:
 
 
 @dataclass(frozen=True)
+class ImageStatistics:
+    """What `etnet.data.image_statistics` measures of an image, each independent of the image's size.
+
+    Attributes:
+        brightness: Mean grey of the field, which is the image without its black border, 0..1.
+        contrast: Standard deviation of the field's grey, 0..1.
+        sharpness: Finest detail of the field relative to the next coarser one; falls when an image is blurred, and does
+            not change with brightness or contrast.
+        red: Share of red in the mean colour of the field, 0..1; 1/3 in a grey image.
+        blue: Share of blue.
+        frame: Mean grey of the outer frame minus that of the image, in standard deviations of the image's grey; changes
+            its sign in a negative.
+    """
+
+    brightness: float
+    contrast: float
+    sharpness: float
+    red: float
+    blue: float
+    frame: float
+
+
+@dataclass(frozen=True)
+class TrainingRange:
+    """The range of the images that a network was trained on.
+
+    Attributes:
+        low: The lowest value of each statistic.
+        high: The highest.
+        images: How many images were measured.
+    """
+
+    low: ImageStatistics
+    high: ImageStatistics
+    images: int
+
+
+@dataclass(frozen=True)
 class Contract:
     """Everything needed to use trained weights exactly as they were trained; stored inside every weights file.
 
@@ -108,6 +146,9 @@ class Contract:
         class_groups: Structures of several classes, each a name and the indices of its classes.
         roi: The square that is segmented; None segments the whole image.
         postprocess: What `etnet infer` does to predicted masks unless it is told otherwise.
+        edge_width: Width of the boundary band that the edge branch learned, in pixels of the network's input.
+        training_range: Statistics of the whole images trained on; None in files of before they were stored, and where
+            the input is not a whole image.
     """
 
     class_names: tuple[str, ...]
@@ -120,6 +161,8 @@ class Contract:
     class_groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
     roi: RegionOfInterest | None = None
     postprocess: Postprocessing = Postprocessing()
+    edge_width: int = 3
+    training_range: TrainingRange | None = None
 
     @property
     def num_classes(self) -> int:

@@ -16,7 +16,7 @@ from etnet.inference.backends import open_backend
 from etnet.manifest import read_weights_info
 from etnet.sidecar import METADATA_KEY, decode_sidecar, file_sha256, read_sidecar
 from helpers.backends import photographs
-from helpers.weights import small_recipe, write_confident
+from helpers.weights import TRAINING_RANGE, small_recipe, write_confident
 
 FLOAT, UINT8, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16
 
@@ -83,6 +83,7 @@ def test_the_description_chains_the_file_to_its_weights(pair):
     weights, model = pair
     info, sidecar = read_weights_info(weights), read_sidecar(model)
     assert (sidecar.contract, sidecar.precision) == (info.contract, "fp32")
+    assert sidecar.contract.training_range == TRAINING_RANGE
     assert sidecar.source.weights_sha256 == file_sha256(weights)
     assert (sidecar.file_sha256, sidecar.file_bytes) == (file_sha256(model), model.stat().st_size)
     assert {"torch", "onnx", "etnet", "opset"} <= set(sidecar.versions)

@@ -10,12 +10,18 @@ import numpy as np
 from etnet.config.load import recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.manifest import encode_header
+from etnet.types import ImageStatistics, TrainingRange
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from etnet.models import SegmentationNetwork
+
+TRAINING_RANGE = TrainingRange(
+    ImageStatistics(0.1, 0.02, 0.3, 0.3, 0.1, -1.5), ImageStatistics(0.9, 0.5, 2.0, 0.6, 0.4, 1.5), 20
+)
+"""What the files of `write_confident` say about the images that they were not trained on."""
 
 
 def small_recipe(**data: Any) -> Recipe:
@@ -75,7 +81,8 @@ def write_confident(path: Path, recipe: Recipe | None = None, *, seed: int = 0) 
                 layer.weight.uniform_(0.7, 1.4, generator=generator)
                 layer.bias.normal_(0, 0.3, generator=generator)
         _spread_classes(network, generator)
-    save_weights(path, network.state_dict(), encode_header(recipe=recipe, iteration=1, epoch=1, data_root="data"))
+    header = encode_header(recipe=recipe, iteration=1, epoch=1, data_root="data", training_range=TRAINING_RANGE)
+    save_weights(path, network.state_dict(), header)
     return path
 
 

@@ -332,13 +332,31 @@ def test_the_areas_of_every_image_are_in_a_table_that_names_their_unit(tmp_path)
     labels = {name: save(tmp_path / f"images/{name}.png", random_labels(9, 12, seed=i)) for i, name in enumerate("ab")}
     outcome = run(tmp_path / "images", tmp_path / "out")
     rows = measurement_rows(tmp_path / "out")
-    assert [tuple(row.values())[:4] for row in rows] == [
+    assert [(row["file"], row["height_px"], row["width_px"], row["vessel_area_px"]) for row in rows] == [
         (f"{name}.png", "9", "12", str(np.count_nonzero(item == 1))) for name, item in labels.items()
     ]
     assert [row["optic_disc_area_px"] for row in rows] == [str(np.count_nonzero(item == 2)) for item in labels.values()]
     # Nine rows are too few boxes for a dimension.
     assert [row["vessel_fractal_dimension"] for row in rows] == ["", ""]
     assert next(outcome.images()).measurements["vessel_area_px"] == np.count_nonzero(labels["a"] == 1)
+
+
+def test_the_table_says_how_uncertain_a_mask_is_and_what_is_wrong_with_its_image(tmp_path):
+    save(tmp_path / "images/blank.png", np.zeros((20, 20), np.uint8))
+    noisy = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "images/noisy.png")
+    outcome = run(tmp_path / "images", tmp_path / "out")
+    blank, noise = measurement_rows(tmp_path / "out")
+    assert (blank["quality_flags"], noise["quality_flags"]) == ("blank", "")
+    assert float(blank["boundary_uncertainty"]) == 0
+    assert 0 < float(noise["boundary_uncertainty"]) < 1
+    assert [image.quality_flags for image in outcome.images()] == [("blank",), ()]
+
+
+def test_without_edge_guidance_no_uncertainty_is_given(tmp_path):
+    save(tmp_path / "images/a.png", random_labels(8, 8))
+    run(tmp_path / "images", tmp_path / "out", backend=PixelBackend(with_edges=False))
+    assert [row["boundary_uncertainty"] for row in measurement_rows(tmp_path / "out")] == [""]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

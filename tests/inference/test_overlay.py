@@ -7,6 +7,7 @@ from etnet.inference.overlay import (
     CORRECT,
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
+    UNCERTAIN,
     WRONG_CLASS,
     LegendEntry,
     draw_comparison,
@@ -71,10 +72,55 @@ def test_the_legend_adds_a_strip_and_changes_nothing_above_it():
     np.testing.assert_array_equal(full[: plain.shape[0]], plain)
 
 
+def test_a_border_in_doubt_glows_there_and_nowhere_else():
+    labels = np.zeros((200, 200), np.uint8)
+    labels[60:140, 60:140] = 1
+    uncertainty = np.zeros((200, 200), np.float32)
+    uncertainty[58:62, 80:120] = 1
+    plain = draw_overlay(gray_image(200, 200), labels, contract(), legend=False)
+    glowing = draw_overlay(gray_image(200, 200), labels, contract(), uncertainty=uncertainty, legend=False)
+    factor = enlargement(200, 200)
+    changed = (plain != glowing).any(axis=2)
+    near = np.zeros((200, 200), np.bool_)
+    near[46:74, 66:134] = True
+    assert changed.any()
+    assert not (changed & ~near.repeat(factor, axis=0).repeat(factor, axis=1)).any()
+    # Just outside the mask, where no fill mixes its colour in.
+    assert nearest_of(glowing[57 * factor, 100 * factor], (*CLASS_COLORS[1:], UNCERTAIN)) == UNCERTAIN
+
+
+def test_the_outline_of_a_class_stays_visible_on_the_glow():
+    labels = np.zeros((200, 200), np.uint8)
+    labels[60:140, 60:140] = 1
+    everywhere = np.ones((200, 200), np.float32)
+    picture = draw_overlay(gray_image(200, 200), labels, contract(), uncertainty=everywhere, legend=False)
+    column = picture[:, 100 * enlargement(200, 200)].astype(int)
+    distance = np.abs(column - CLASS_COLORS[1]).sum(axis=1)
+    assert distance.min() < 0.3 * distance[len(distance) // 2]
+
+
+def test_faint_disagreement_does_not_glow():
+    labels = np.zeros((60, 60), np.uint8)
+    faint = np.full((60, 60), 0.2, np.float32)
+    plain = draw_overlay(gray_image(60, 60), labels, contract(), legend=False)
+    picture = draw_overlay(gray_image(60, 60), labels, contract(), uncertainty=faint, legend=False)
+    np.testing.assert_array_equal(picture, plain)
+
+
+def test_the_legend_explains_the_glow():
+    labels = np.ones((400, 400), np.uint8)
+    zero = np.zeros((400, 400), np.float32)
+    explained = draw_overlay(gray_image(400, 400), labels, contract(), uncertainty=zero)
+    assert (explained == UNCERTAIN).all(axis=2).any()
+    assert not (draw_overlay(gray_image(400, 400), labels, contract()) == UNCERTAIN).all(axis=2).any()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])
 def test_the_smallest_images_can_be_drawn(size):
     labels = np.ones(size, np.uint8)
     assert draw_overlay(gray_image(*size), labels, contract()).dtype == np.uint8
+    doubt = np.ones(size, np.float32)
+    assert draw_overlay(gray_image(*size), labels, contract(), uncertainty=doubt).dtype == np.uint8
     assert draw_comparison(gray_image(*size), labels, labels, contract(), title="t").dtype == np.uint8
 
 

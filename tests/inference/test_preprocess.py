@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ from etnet.inference.preprocess import (
     restore,
     restore_labels,
 )
-from etnet.types import RegionOfInterest
+from etnet.types import ImageStatistics, RegionOfInterest, TrainingRange
 from helpers.backends import contract
 
 
@@ -185,3 +187,9 @@ def test_the_contract_of_regions_takes_them_whole_at_the_network_size():
     padded, _ = fit(noise(20, 30), rule)
     assert padded.shape == (48, 48, 3)
     assert region_contract(contract(image_size=(40, 64))) == contract(image_size=(40, 64))
+
+
+def test_the_contract_of_regions_knows_no_range_of_whole_images():
+    statistics = ImageStatistics(0.3, 0.1, 0.5, 0.5, 0.1, -1.0)
+    trained = replace(contract(roi=region(side=0.3, size=48)), training_range=TrainingRange(statistics, statistics, 1))
+    assert region_contract(trained).training_range is None

@@ -2,22 +2,25 @@ import csv
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from etnet.cli.main import main
 from etnet.config.load import load_recipe
 from etnet.data.datasets import open_dataset
+from etnet.data.image_statistics import image_statistics
 from etnet.data.io import read_image
 from etnet.data.mask_values import scan_masks
 from etnet.errors import CheckFailed, DataError, EnvironmentFault, ModelFileError, UsageError
 from etnet.inference.predictor import Predictor
-from etnet.manifest import read_weights_info
+from etnet.manifest import METADATA_KEY, read_weights_info
 from etnet.training.step import Stepper
 from etnet.training.tracking import SilentObserver
 from helpers.runs import tiny_recipe, tiny_run, write_disc_folder
@@ -337,3 +340,34 @@ def test_every_mask_is_scanned_once_for_both_splits(
     monkeypatch.setattr("etnet.data.datasets.opening.scan_masks", counting)
     tiny_run(tiny_recipe("training.epochs=1"), discs, tmp_path / "run")
     assert sorted(scanned) == sorted((discs / "masks").iterdir())
+
+
+def test_the_weights_hold_the_range_of_the_images_trained_on(discs: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("training.epochs=1")
+    tiny_run(recipe, discs, tmp_path / "run")
+    info = read_weights_info(tmp_path / "run" / "weights" / "best.safetensors")
+    names = info.training_state["training_ids"]
+    each = [image_statistics(read_image(discs / "images" / f"{name}.png")) for name in names]
+    found = info.contract.training_range
+    assert found is not None
+    assert found.images == len(names)
+    assert (found.low.brightness, found.high.brightness) == (
+        min(values.brightness for values in each),
+        max(values.brightness for values in each),
+    )
+    assert replace(info.contract, training_range=None) == recipe.contract()
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["as stored", "of a run begun before it was stored"])
+def test_a_resumed_run_keeps_the_range_of_its_images(stored: bool, discs: Path, tmp_path: Path) -> None:
+    recipe, last = tiny_recipe(), tmp_path / "run" / "weights" / "last.safetensors"
+    tiny_run(recipe, discs, tmp_path / "run", observer=StopAfter(4))
+    expected = read_weights_info(last).contract.training_range
+    assert expected is not None
+    if not stored:
+        with safe_open(last, framework="numpy") as file:
+            header = json.loads(file.metadata()[METADATA_KEY])
+        del header["contract"]["training_range"]
+        save_file(load_file(last), last, {METADATA_KEY: json.dumps(header)})
+    tiny_run(recipe, discs, tmp_path / "run", resume=True)
+    assert read_weights_info(last).contract.training_range == expected

@@ -321,6 +321,7 @@ class Recipe(Section):
                 self.postprocess.threshold,
                 tuple(StructureRule(name, **dict(rule)) for name, rule in self.postprocess.structures.items()),
             ),
+            edge_width=data.edge_width,
         )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from etnet.errors import EnvironmentFault
 from etnet.inference.inputs import Inputs
 from etnet.inference.journal import Journal, part_suffix, read_journal, run_key
-from etnet.inference.measurements import MeasuredImage, write_measurements
+from etnet.inference.measurements import MeasuredImage, Measurements, write_measurements
 from etnet.inference.pipeline import Pipeline, Step, Work
 from etnet.inference.predictor import ImagePredictor
 from etnet.inference.result_files import OutputChoice, ResultWriter
@@ -173,7 +173,11 @@ def _write_tables(journal: Journal, inputs: Inputs, output: Path, part: tuple[in
     def rows() -> Iterator[MeasuredImage]:
         for result in journal.results():
             if isinstance(result, ImageResult):
-                yield MeasuredImage(result.file, result.height, result.width, result.measurements)
+                about: Measurements = {
+                    "boundary_uncertainty": result.uncertainty,
+                    "quality_flags": " ".join(result.quality_flags),
+                }
+                yield MeasuredImage(result.file, result.height, result.width, about | result.measurements)
 
     write_csv(output / f"failed{part_suffix(part)}.csv", FAILED_COLUMNS, failures)
     write_measurements(output / f"measurements{part_suffix(part)}.csv", rows)

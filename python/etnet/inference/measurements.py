@@ -177,7 +177,14 @@ def _without_proportions(nerve: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class MeasuredImage:
-    """One row of a table of measurements: the file, the size of its mask in pixels, and the values by column."""
+    """One row of a table of measurements.
+
+    Attributes:
+        file: The mask's file, or the input's id.
+        height: Rows of the mask.
+        width: Its columns.
+        measurements: Values by column.
+    """
 
     file: str
     height: int

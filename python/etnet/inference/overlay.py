@@ -23,6 +23,7 @@ CORRECT: Rgb = (38, 194, 129)
 FALSE_POSITIVE: Rgb = (255, 122, 41)
 FALSE_NEGATIVE: Rgb = (64, 156, 255)
 WRONG_CLASS: Rgb = (214, 102, 224)
+UNCERTAIN: Rgb = (255, 210, 40)
 
 _SHORT_SIDE = 1000
 """Images are enlarged until their shorter side has about this many pixels, at most by `_LARGEST_FACTOR`."""
@@ -31,6 +32,8 @@ _FILL_OPACITY = 0.36
 _ERROR_OPACITY = 0.85
 _FRAME: Rgb = (255, 255, 255)
 _FRAME_OPACITY = np.float32(0.7)
+_DOUBT_FROM, _DOUBT_FULL = 0.3, 0.8
+"""Uncertainties at which the glow begins and is strongest: below the first, borders of every good result would glow."""
 _STRIP: Rgb = (24, 26, 30)
 _STRIP_TEXT: Rgb = (235, 237, 240)
 
@@ -58,6 +61,7 @@ def draw_overlay(
     contract: Contract,
     *,
     window: Window | None = None,
+    uncertainty: Float32Array | None = None,
     legend: bool = True,
 ) -> UInt8Array:
     """Draw the classes over their image: a translucent fill and a smooth outline in the colour of each class.
@@ -67,6 +71,8 @@ def draw_overlay(
         labels: Class indices [H, W], uint8; the background stays as it is.
         contract: Names and colours of the classes.
         window: Region of interest, drawn as a thin square; None draws none.
+        uncertainty: Map [H, W], float32, 0..1, of `etnet.inference.uncertainty`, drawn as a glow along the borders in
+            doubt, over which the outlines stay visible; None draws none.
         legend: Add a strip below the picture with each class and its share of the pixels.
 
     Returns:
@@ -74,6 +80,9 @@ def draw_overlay(
     """
     factor = enlargement(*labels.shape)
     canvas = _enlarge(image, factor).astype(np.float32)
+    if uncertainty is not None:
+        # Below the classes, whose outlines must stay visible on it.
+        _blend(canvas, _glow(uncertainty, factor), UNCERTAIN)
     for index in range(1, contract.num_classes):
         color = contract.class_colors[index]
         coverage = _coverage(labels == index, factor)
@@ -91,6 +100,8 @@ def draw_overlay(
         for index, name in enumerate(contract.class_names)
         if index
     ]
+    if uncertainty is not None:
+        entries.append(LegendEntry(UNCERTAIN, "uncertain border"))
     return np.vstack([picture, draw_legend(picture.shape[1], entries)])
 
 
@@ -247,6 +258,16 @@ def _outline(coverage: Float32Array) -> Float32Array:
     smooth = np.asarray(cv2.GaussianBlur(inner, (0, 0), 0.6), np.float32)
     line: Float32Array = np.clip(coverage - smooth, 0.0, 1.0)
     return line
+
+
+def _glow(uncertainty: Float32Array, factor: int) -> Float32Array:
+    """Opacity of the glow: strongest along the border in doubt, fading away from it, wider in larger pictures."""
+    doubt = np.clip((uncertainty - _DOUBT_FROM) / (_DOUBT_FULL - _DOUBT_FROM), 0, 1).astype(np.float32)
+    size = (doubt.shape[1] * factor, doubt.shape[0] * factor)
+    grown = np.asarray(cv2.resize(doubt, size, interpolation=cv2.INTER_LINEAR), np.float32)
+    reach = max(1, round(min(size) / 400))
+    near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
+    return np.asarray(cv2.GaussianBlur(cv2.dilate(grown, near), (0, 0), reach), np.float32)
 
 
 def _bytes(array: npt.NDArray[Any]) -> UInt8Array:

@@ -1,6 +1,6 @@
 """Inputs through reader threads, the network and writer threads, with a bounded number of them under way.
 
-    read (decode, hash)  ->  batches of one size  ->  predict  ->  write (masks, measurements)
+    read (hash, decode, check)  ->  batches of one size  ->  predict  ->  write (masks, measurements)
 
 The network is never waited for longer than it takes: reading runs ahead and writing lags behind, both by a bounded
 number of images and of pixels, so that memory does not grow with the number of inputs.
@@ -26,6 +26,7 @@ from etnet.inference.input_images import InputImage, open_input
 from etnet.inference.inputs import InputItem
 from etnet.inference.predictor import ImagePredictor
 from etnet.inference.preprocess import plan
+from etnet.inference.quality import quality_flags
 from etnet.inference.result_files import ResultWriter
 from etnet.inference.results import Failure, ImageResult, Result
 from etnet.sidecar import file_sha256
@@ -81,6 +82,7 @@ class _Read:
 
     opened: InputImage
     sha256: str
+    quality_flags: tuple[str, ...]
 
     @property
     def item(self) -> InputItem:
@@ -158,11 +160,14 @@ class Pipeline:
             if kept is not None:
                 return Step(kept, is_new=False)
             contract = self._predictor.contract
-            read = _Read(open_input(item, intensity_window=contract.intensity_window, plane=self._work.plane), sha256)
+            opened = open_input(item, intensity_window=contract.intensity_window, plane=self._work.plane)
+            # Of a volume, the slice in the middle stands for all.
+            flags = quality_flags(opened.pixels(opened.num_slices // 2), contract)
         except EtnetError as error:
             return Step(Failure(item.id, str(error)))
         except MemoryError:
             return Step(Failure(item.id, f"{item.path}: not enough memory to read this image; cut it into parts"))
+        read = _Read(opened, sha256, flags)
         self._under_way.add(read.pixels)
         return read
 
@@ -184,7 +189,7 @@ class Pipeline:
         try:
             if isinstance(predictions, str):
                 return Failure(read.item.id, predictions)
-            return self._writer.write(read.opened, predictions, sha256=read.sha256)
+            return self._writer.write(read.opened, predictions, sha256=read.sha256, quality_flags=read.quality_flags)
         except EnvironmentFault:
             raise
         except EtnetError as error:

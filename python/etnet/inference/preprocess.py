@@ -91,11 +91,12 @@ def _window(size: tuple[int, int], contract: Contract, center: Center | None) ->
 def region_contract(contract: Contract) -> Contract:
     """The contract for images that already are the region of interest: they are taken whole and resized to its size.
 
-    A contract without a region of interest is returned as it is.
+    The training range goes: it was measured on whole images. A contract without a region of interest is returned as it
+    is.
     """
     if contract.roi is None:
         return contract
-    return replace(contract, roi=None, image_size=(contract.roi.size, contract.roi.size))
+    return replace(contract, roi=None, image_size=(contract.roi.size, contract.roi.size), training_range=None)
 
 
 def require_image(image: UInt8Array) -> None:

@@ -18,6 +18,7 @@ from etnet.inference.input_images import InputImage
 from etnet.inference.measurements import Measurements, measure_prediction, measure_volume
 from etnet.inference.overlay import draw_overlay
 from etnet.inference.results import ImageResult
+from etnet.inference.uncertainty import boundary_uncertainty
 from etnet.metrics.scale import PIXELS, millimetres
 from etnet.output import disk_faults, write_bytes
 from etnet.types import Contract, Float32Array, Prediction, UInt8Array
@@ -95,6 +96,7 @@ class ResultWriter:
             overlay=overlay,
             class_share=dict(zip(contract.class_names, shares, strict=True)),
             measurements=measurements,
+            uncertainty=self._uncertainty(predictions),
             quality_flags=quality_flags,
         )
 
@@ -145,16 +147,28 @@ class ResultWriter:
         if not self._choice.overlay:
             return None
         name = f"overlays/{opened.item.output_name}.png"
-        pending[name] = lambda path: write_png(path, self._draw(opened, predictions))
+        index = int(np.argmax([np.count_nonzero(prediction.labels) for prediction in predictions]))
+        pending[name] = lambda path: write_png(path, self._draw(opened.pixels(index), predictions[index]))
         return name
 
-    def _draw(self, opened: InputImage, predictions: Sequence[Prediction]) -> UInt8Array:
-        index = int(np.argmax([np.count_nonzero(prediction.labels) for prediction in predictions]))
-        image, prediction = opened.pixels(index), predictions[index]
+    def _uncertainty(self, predictions: Sequence[Prediction]) -> float | None:
+        """The mean over the slices of an input; None for a network without edge guidance."""
+        found = (boundary_uncertainty(prediction, self._contract) for prediction in predictions)
+        scores = [one.score for one in found if one is not None]
+        return round(float(np.mean(scores)), 6) if scores else None
+
+    def _draw(self, image: UInt8Array, prediction: Prediction) -> UInt8Array:
         window = None
         if self._contract.roi is not None and prediction.center is not None:
             window = window_around(prediction.center, image.shape, self._contract.roi)
-        return draw_overlay(image, prediction.labels, self._contract, window=window)
+        uncertainty = boundary_uncertainty(prediction, self._contract)
+        return draw_overlay(
+            image,
+            prediction.labels,
+            self._contract,
+            window=window,
+            uncertainty=None if uncertainty is None else uncertainty.map,
+        )
 
     def _write_all(self, pending: dict[str, _Write]) -> None:
         written: list[Path] = []

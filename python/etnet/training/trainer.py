@@ -19,6 +19,7 @@ import torch
 from etnet.config.schema import Recipe
 from etnet.data.dataset import PairedFiles, SegmentationDataset
 from etnet.data.datasets import open_training_splits
+from etnet.data.image_statistics import measure_training_range
 from etnet.data.io import write_png
 from etnet.data.loader import build_training_loader
 from etnet.data.preview import training_preview
@@ -34,6 +35,7 @@ from etnet.training.schedule import poly_learning_rate, total_iterations
 from etnet.training.step import Stepper, StepResult
 from etnet.training.tracking import LOSS_COLUMNS, MetricsLog, Observer
 from etnet.training.validation import validate
+from etnet.types import TrainingRange
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class _Run:
         )
         self.stepper = Stepper(self.network, recipe=recipe, optimizer=self.optimizer, device=device, group=group)
         self.progress, self.start = Progress(), 0
+        self.training_range: TrainingRange | None = None
 
     @property
     def last(self) -> Path:
@@ -175,6 +178,7 @@ class _Run:
         report = load_encoder_weights(self.network, self.recipe.model.encoder_weights)
         if not self.group.is_main:
             return
+        self.training_range = measure_training_range(self.training_set)
         for sentence in (*self._what_is_trained(), report.summary()):
             self.observer.on_message(sentence)
         write_run_description(
@@ -210,6 +214,10 @@ class _Run:
         if scaler := state.pop("scaler"):
             self.stepper.scaler.load_state_dict(scaler)
         self.progress, self.start = Progress(**state), info.iteration
+        self.training_range = info.contract.training_range
+        if self.training_range is None and self.group.is_main:
+            # Begun before the range was stored.
+            self.training_range = measure_training_range(self.training_set)
         self.observer.on_message(f"continuing {self.run} after iteration {self.start} of {self.total}")
 
     def execute(self) -> TrainingResult:
@@ -317,6 +325,7 @@ class _Run:
             epoch=self._epoch(iteration),
             data_root=str(self.data_root),
             training_state={**state, "training_ids": list(self.training_set.ids)},
+            training_range=self.training_range,
         )
 
 
