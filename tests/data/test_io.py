@@ -260,7 +260,7 @@ def test_missing_empty_and_foreign_files_are_named(tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(DataError, match=r"text\.png: cannot be read as a picture"):
         read_mask_values(tmp_path / "text.png")
-    with pytest.raises(DataError, match="cannot be opened"):
+    with pytest.raises(DataError, match="is a folder, not a file"):
         read_size(tmp_path)
 
 

@@ -52,11 +52,53 @@ def test_an_id_that_cannot_name_a_file_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "header", ["path,id", "id", "id,file", "id,path,spacing", "id,path,spacing_row", "id,path,id", "", "id;path"]
+    "header", ["path,id", "id", "id,file", "id,path,spacing", "id,path,spacing_row", "id,path,id", "", "id;file"]
 )
 def test_another_header_is_refused(tmp_path, header):
     with pytest.raises(DataError, match=r"its first line is .*; expected id,path or id,path,spacing_row,spacing_col"):
         find_inputs(table(tmp_path, f"{header}\na,a.png\n"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_what_spreadsheets_save_as_csv_is_read(tmp_path, mark, end):
+    lines = ["id;path;spacing_row;spacing_col", "a, left;a;0,5;0,25", "b;b.png;;", ""]
+    text = mark + end.join(line.replace(";a;", ";a.png;").replace("a, left", "a left") for line in lines)
+    first, second = find_inputs(table(tmp_path, text)).items
+    assert first == InputItem("a left", tmp_path / "a.png", "a left", (0.5, 0.25))
+    assert second == InputItem("b", tmp_path / "b.png", "b")
+
+
+def test_commas_inside_cells_of_a_table_with_semicolons_are_text(tmp_path):
+    (item,) = find_inputs(table(tmp_path, "id;path\nb;a, b.png\n")).items
+    assert item.path == tmp_path / "a, b.png"
+
+
+@pytest.mark.parametrize("value", ["1.000,5", "0,-5", "nan", "1,2,3"])
+def test_a_decimal_comma_makes_no_number_of_other_text(tmp_path, value):
+    with pytest.raises(DataError, match="line 2 has the spacing"):
+        find_inputs(table(tmp_path, f"id;path;spacing_row;spacing_col\na;a.png;{value};0,5\n"))
+
+
+def test_ids_that_differ_in_how_an_accent_is_written_are_one_name(tmp_path):
+    with pytest.raises(DataError, match="lines 2 and 3 both have the id"):
+        find_inputs(table(tmp_path, "id,path\nCaf\u00e9,a.png\ncafe\u0301,b.png\n"))
+
+
+def test_an_id_that_is_too_long_for_the_names_of_results_is_refused(tmp_path):
+    (item,) = find_inputs(table(tmp_path, f"id,path\n{'x' * 240},a.png\n")).items
+    assert len(item.output_name) == 240
+    with pytest.raises(
+        DataError, match=r"line 2 has the id .*, which cannot name a result; expected .* 240 bytes each"
+    ):
+        find_inputs(table(tmp_path, f"id,path\n{'é' * 121},a.png\n"))
+
+
+@pytest.mark.parametrize("path", ["a\tb.png", "a\x00b.png", '"a\nb.png"'])
+def test_a_path_that_no_message_can_hold_is_refused(tmp_path, path):
+    with pytest.raises(DataError, match=r"has the path .*a\\x0[0-9a]b\.png with a line end or control") as caught:
+        find_inputs(table(tmp_path, f"id,path\nx,{path}\n"))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("line", ["a", "a,b.png,c", "a,"])

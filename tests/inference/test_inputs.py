@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,67 @@ def test_a_pipe_is_no_input_because_reading_it_would_never_end(tmp_path):
     touch(tmp_path, "a.png")
     os.mkfifo(tmp_path / "pipe.png")
     os.mkfifo(tmp_path / "pipe")
-    assert ids(tmp_path) == ["a.png"]
+    reason = (
+        f"{tmp_path / 'pipe.png'}: is a pipe, socket or device, not a file; save its content as a file, or remove it"
+    )
+    for source in (tmp_path, tmp_path / "*"):
+        found = find_inputs(source)
+        assert [item.id for item in found.items] == ["a.png"]
+        # Whoever calls it an image has to know that it is not among the results.
+        assert found.unreadable == (("pipe.png", reason),)
+
+
+def test_a_folder_called_like_an_image_is_a_folder(tmp_path):
+    touch(tmp_path, "a.png", "x.png/b.png")
+    assert ids(tmp_path) == ids(tmp_path / "*") == ["a.png"]
+    assert ids(tmp_path, recursive=True) == ["a.png", "x.png/b.png"]
+    assert ids(tmp_path / "x.png") == ["b.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("a\nb.png", r"a\x0ab.png"), ("\x1b[2J.png", r"\x1b[2J.png"), ("\udcff.png", r"\xff.png")]
+)
+def test_a_name_that_no_table_can_hold_is_told_with_escapes(tmp_path, name, shown):
+    touch(tmp_path, "a.png", name)
+    sentence = (
+        f"{tmp_path / shown}: the name holds line ends, control characters or bytes that are no UTF-8; rename the file"
+    )
+    for source in (tmp_path, tmp_path / "*.png"):
+        found = find_inputs(source)
+        assert [item.id for item in found.items] == ["a.png"]
+        assert found.unreadable == ((shown, sentence),)
+    with pytest.raises(DataError) as caught:
+        find_inputs(tmp_path / name)
+    assert str(caught.value) == sentence
+
+
+def test_names_in_any_language_are_inputs(tmp_path):
+    names = [
+        "Zo\u00eb.png",
+        "\u0627\u0644\u0639\u064a\u0646.png",
+        "\u773c.png",
+        "at 9.41\u202fAM.png",
+        "\U0001f441\ufe0f.png",
+    ]
+    touch(tmp_path, *names)
+    assert sorted(ids(tmp_path)) == sorted(names)
+
+
+def test_a_name_too_long_for_the_names_of_its_results_is_told(tmp_path):
+    touch(tmp_path, f"{'x' * 240}.png", f"{'x' * 241}.png", "\u773c" * 81 + ".png")
+    found = find_inputs(tmp_path)
+    assert [item.output_name for item in found.items] == ["x" * 240]
+    assert [reason.partition(": ")[2].split(";")[0] for _, reason in found.unreadable] == [
+        f"the name has {length} bytes without its suffix" for length in (241, 243)
+    ]
+    with pytest.raises(DataError, match="the name has 241 bytes"):
+        find_inputs(tmp_path / f"{'x' * 241}.png")
+
+
+def test_names_that_only_some_file_systems_tell_apart_give_different_results():
+    names = ["Caf\u00e9.png", "cafe\u0301.png", "STRASSE.jpg", "stra\u00dfe.jpg"]
+    assigned = assign_output_names(names)
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in assigned}) == 4
 
 
 def refuse_listing(monkeypatch, folder: Path) -> None:

@@ -11,6 +11,9 @@ import io
 import math
 import re
 import shlex
+import struct
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from etnet.data.decoder_warnings import silenced
-from etnet.data.io import StoredPicture, file_bytes, image_from
+from etnet.data.inflated_size import RAW, inflated_bytes
+from etnet.data.io import StoredPicture, check_file, check_numbers, file_bytes, image_from
 from etnet.data.medical_packages import import_for
 from etnet.errors import DataError
 from etnet.types import UInt8Array
@@ -42,6 +46,11 @@ _TAGS = [
     *("PixelSpacing", "ImagerPixelSpacing", "EstimatedRadiographicMagnificationFactor", "NominalScannedPixelSpacing"),
 ]
 _GREY = ("MONOCHROME1", "MONOCHROME2")
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_LONGEST_GROUP = 1 << 16
+_MOST_INFLATED = 1 << 30
+"""Bytes that a deflated file may hold: twice those of the largest colour image of 16 bits that is read."""
+_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 
 
 @dataclass(frozen=True)
@@ -60,10 +69,11 @@ class DicomImage:
 def is_dicom(path: Path) -> bool:
     """Whether the content of a file is marked as DICOM (part 10, section 7.1); False where it cannot be read."""
     try:
+        check_file(path)
         with path.open("rb") as stream:
             stream.seek(_MARK_AT)
             return stream.read(len(_MARK)) == _MARK
-    except OSError:
+    except (OSError, DataError):
         return False
 
 
@@ -93,6 +103,7 @@ def read_dicom(path: Path | str, *, intensity_window: tuple[float, float] | None
     if content[_MARK_AT : _MARK_AT + len(_MARK)] != _MARK:
         raise DataError(f"{path}: is no DICOM file (DICM is missing at byte {_MARK_AT}); export it again or remove it")
     with silenced("pydicom"):
+        _check_inflated_size(content, path)
         dataset = _parse(content, path)
         _check_frames(dataset, path)
         spacing = _spacing(dataset, path)
@@ -107,6 +118,27 @@ def read_dicom(path: Path | str, *, intensity_window: tuple[float, float] | None
     pixels = image_from(StoredPicture(shown), path, intensity_window=window)
     inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
     return DicomImage(np.ascontiguousarray(255 - pixels) if inverted else pixels, spacing)
+
+
+def _check_inflated_size(content: bytes, path: Path) -> None:
+    """Refuse a deflated file (part 5, section A.5) that unpacks to more than any image: pydicom unpacks all of it."""
+    first_element = _MARK_AT + len(_MARK)
+    # The group that names the transfer syntax begins with its own length: tag, type, two bytes, and four of length.
+    (length,) = struct.unpack_from("<I", content.ljust(first_element + 12, b"\0"), first_element + 8)
+    start = first_element + 12 + length
+    if _DEFLATED not in content[first_element : min(start, first_element + _LONGEST_GROUP)]:
+        return
+    stream = io.BytesIO(content)
+    stream.seek(start)
+    try:
+        inflated = inflated_bytes(stream, wrapper=RAW, most=_MOST_INFLATED)
+    except (zlib.error, EOFError) as error:
+        raise _damaged(path, error) from None
+    if inflated > _MOST_INFLATED:
+        raise DataError(
+            f"{path}: the deflated DICOM file unpacks to more than {_MOST_INFLATED} bytes; expected one image; "
+            "export it again without compression"
+        )
 
 
 def _parse(content: bytes, path: Path) -> Any:
@@ -164,12 +196,25 @@ def _decode(dataset: Any, path: Path) -> npt.NDArray[Any]:
             f"{'install decoders' if missing else 'decompress it first, for instance'} with: {remedy}"
         )
     try:
-        values: npt.NDArray[Any] = pixels.pixel_array(dataset)
+        values: npt.NDArray[Any] = pixels.pixel_array(dataset, decoding_plugin=_plugin(dataset, pixels.get_decoder))
     except MemoryError:
         raise
     except Exception as error:  # decoders meet damaged bytes with any kind of exception
         raise _damaged(path, error) from None
+    check_numbers(values, path)
     return values
+
+
+def _plugin(dataset: Any, get_decoder: Callable[[Any], Any]) -> str:
+    """The decoder to take, or nothing for the first that is able to.
+
+    Of a damaged JPEG 2000 image, GDCM prints on stderr and takes the memory that the image inside announces, whatever
+    the header around it says; Pillow does neither, but cannot read colours of more than 8 bits.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax not in _JPEG_2000 or (int(dataset.SamplesPerPixel) > 1 and int(dataset.BitsStored) > 8):
+        return ""
+    return "pillow" if "pillow" in get_decoder(syntax).available_plugins else ""
 
 
 def _syntax_name(syntax: Any) -> str:

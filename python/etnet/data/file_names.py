@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import unicodedata
 from pathlib import Path
 
 _COPY_PATTERNS = tuple(
@@ -15,6 +17,40 @@ _COPY_PATTERNS = tuple(
         r"(?:copy(?: \([0-9]+\))? of|kopie von|copie de|copia de) (?P<name>.+)",  # Google Drive, older systems
     )
 )
+
+
+_NO_TEXT = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of Unicode that no line of text holds: control characters, bytes that are no text, ends of lines."""
+
+MOST_NAME_BYTES = 240
+"""Length of the longest name for results: file systems take 255, and a suffix such as `.nii.gz` follows."""
+
+
+def visible_name(name: str) -> str:
+    r"""A name as a line of text, with escapes in place of control characters and of bytes that are no text.
+
+    >>> visible_name("a" + chr(10) + "b.png") == r"a\x0ab.png"
+    True
+    """
+    if name.isascii() and name.isprintable():
+        return name
+    return "".join(
+        _escaped(character) if unicodedata.category(character) in _NO_TEXT else character for character in name
+    )
+
+
+def _escaped(character: str) -> str:
+    raw = os.fsencode(character)
+    return "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def same_name_key(name: str) -> str:
+    """Equal for names that are one name to the file systems of macOS or Windows: letter case, composed accents.
+
+    >>> same_name_key("Caf\u00e9.png") == same_name_key("cafe\u0301.PNG")
+    True
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def natural_key(name: str) -> tuple[object, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ _PNG_EXIF_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _TIFF_WIDTH = 256
 _TIFF_HEIGHT = 257
 _TIFF_BITS_PER_SAMPLE = 258
+_TIFF_SAMPLE_FORMAT = 339
+_TIFF_UNSIGNED = 1
+_TIFF_SIGNED = 2
+_TIFF_MARKS = (b"II*\0", b"MM\0*")
 
 Pixels = npt.NDArray[Any]
 
@@ -169,8 +174,9 @@ def file_bytes(path: Path) -> bytes:
     """The content of a file.
 
     Raises:
-        DataError: It cannot be opened, or is empty.
+        DataError: It cannot be opened, is no file, or is empty.
     """
+    check_file(path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -178,6 +184,22 @@ def file_bytes(path: Path) -> bytes:
     if not content:
         raise DataError(f"{path}: the file is empty (0 bytes); copy it again or remove it")
     return content
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no file before it is opened: a pipe and some devices never end, or never begin.
+
+    Raises:
+        DataError: There is nothing of this name, or a folder, a pipe, a socket or a device.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror or error}); check the path") from error
+    if stat.S_ISDIR(mode):
+        raise DataError(f"{path}: is a folder, not a file; name the files in it")
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path}: is a pipe, socket or device, not a file; save its content as a file, or remove it")
 
 
 def _unreadable(path: Path, reason: object) -> DataError:
@@ -202,7 +224,10 @@ def _opened(path: Path, content: bytes) -> Image.Image:
             "cut the image into parts"
         ) from error
     except UnidentifiedImageError as error:
-        raise _unreadable(path, "the content is not of a known format") from error
+        reason = "the content is not of a known format"
+        if content.startswith(_TIFF_MARKS):
+            reason = "a TIFF header that is damaged, or of pixels of an unsupported kind such as 64-bit numbers"
+        raise _unreadable(path, reason) from error
     except Exception as error:  # decoders meet damaged bytes with any kind of exception
         raise _unreadable(path, error) from error
     if pages > 1:
@@ -246,7 +271,18 @@ def read_stored(path: Path) -> StoredPicture:
         decoded = StoredPicture(upright, decoded.palette, _bits(image, content))
     if decoded.pixels.size == 0:
         raise DataError(f"{path}: the picture has no pixels; remove it")
+    check_numbers(decoded.pixels, path)
     return decoded
+
+
+def check_numbers(values: Pixels, path: Path) -> None:
+    """Refuse an image without a single number; that some are missing, such as around a round scan, is usual.
+
+    Raises:
+        DataError: Every value is NaN or infinite.
+    """
+    if values.dtype.kind == "f" and not any(np.isfinite(part).any() for part in values):
+        raise DataError(f"{path}: every value is NaN or infinite; expected numbers; export it again or remove it")
 
 
 def _bits(image: Image.Image, content: bytes) -> int:
@@ -292,9 +328,21 @@ def _from_pillow(image: Image.Image) -> StoredPicture:
         return StoredPicture(np.asarray(image).astype(np.uint16))
     if mode == "I" and image.format in ("PNG", "PPM"):
         return StoredPicture(np.asarray(image).astype(np.uint16))
+    if mode in ("L", "I") and image.format == "TIFF":
+        return StoredPicture(_with_sign(np.asarray(image), image))
     if mode in ("1", "L", "RGB", "I", "F"):
         return StoredPicture(np.asarray(image))
     return StoredPicture(np.asarray(image.convert("RGB")))
+
+
+def _with_sign(pixels: Pixels, image: Image.Image) -> Pixels:
+    """Pillow takes 8 bits of a TIFF for unsigned and 32 bits for signed, whatever the file says."""
+    sample_format = image.tag_v2.get(_TIFF_SAMPLE_FORMAT, (_TIFF_UNSIGNED,))[0]  # type: ignore[attr-defined]
+    if pixels.dtype == np.uint8 and sample_format == _TIFF_SIGNED:
+        return pixels.view(np.int8)
+    if pixels.dtype == np.int32 and sample_format == _TIFF_UNSIGNED:
+        return pixels.view(np.uint32)
+    return pixels
 
 
 def _palette(image: Image.Image) -> UInt8Array:
@@ -322,13 +370,17 @@ def _to_uint8(pixels: Pixels, *, path: Path, window: tuple[float, float] | None)
         scaled = pixels
     elif window is not None:
         low, high = window
-        shifted = np.nan_to_num(pixels.astype(np.float32), nan=low) - low
-        scaled = np.rint(np.clip(shifted * (255.0 / (high - low)), 0.0, 255.0))
+        # What is too large for a float becomes infinite, and white.
+        with np.errstate(over="ignore"):
+            shifted = np.nan_to_num(pixels.astype(np.float32), nan=low) - low
+            scaled = np.rint(np.clip(shifted * (255.0 / (high - low)), 0.0, 255.0))
     elif pixels.dtype == np.uint16:
         scaled = (pixels.astype(np.uint32) + 128) // 257
     else:
+        numbers = pixels[np.isfinite(pixels)]
+        held = f"{numbers.min():g}..{numbers.max():g}" if numbers.size else "without a number"
         raise DataError(
-            f"{path}: {pixels.dtype} values {np.nanmin(pixels):g}..{np.nanmax(pixels):g} have no fixed range; "
+            f"{path}: {pixels.dtype} values {held} have no fixed range; "
             "expected 8-bit or unsigned 16-bit values; name the range to show with data.intensity_window: [low, high]"
         )
     return np.asarray(scaled, dtype=np.uint8)

@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from etnet.data.medical_packages import import_for
+from etnet.data.metaimage_header import read_metaimage_header
 from etnet.errors import DataError, EnvironmentFault
 from etnet.output import replacing, write_bytes
 from etnet.types import UInt8Array
@@ -24,7 +25,8 @@ from etnet.types import UInt8Array
 _MILLIMETRES = {"mm": 1.0, "micron": 1e-3, "meter": 1e3, "unknown": 1.0}
 _NIFTI_TEXTS = ("descrip", "aux_file", "db_name", "intent_name", "data_type")
 _COMPRESSION = 4
-_LONGEST_HEADER = 1 << 16
+_AT_ONCE = 1 << 20
+_MOST_TRAILING = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,12 @@ class VolumeHeader:
         shape: Voxels along the axes of the file; trailing axes of length 1 are left out.
         spacing: Distance between voxels in mm along the three axes.
         affine: Voxel index to position, the axes pointing right, front and up of the patient [4, 4].
+        voxel_bytes: Size of one voxel.
     """
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
+    voxel_bytes: int
     affine: npt.NDArray[np.float64]
 
 
@@ -62,7 +66,10 @@ class StoredVolume:
         """Values of some stored ones, in the file's unit."""
         if (self.slope, self.intercept) == (1.0, 0.0):
             return np.ascontiguousarray(stored)
-        values: npt.NDArray[Any] = np.asarray(stored, np.float32) * np.float32(self.slope) + np.float32(self.intercept)
+        # What is too large for a float becomes infinite.
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope, intercept = np.float32(self.slope), np.float32(self.intercept)
+            values: npt.NDArray[Any] = np.asarray(stored, np.float32) * slope + intercept
         return values
 
 
@@ -121,15 +128,18 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
         shape.pop()
     if len(shape) == 2:
         shape.append(1)
-    return VolumeHeader(tuple(shape), spacing, affine)
+    return VolumeHeader(tuple(shape), spacing, header.get_data_dtype().itemsize, affine)
 
 
 def _read_nifti_voxels(path: Path) -> StoredVolume:
     try:
         kind = _nifti_class(path)
-        image = kind.from_filename(str(path))
-        proxy = image.dataobj
-        voxels = np.asanyarray(proxy.get_unscaled())
+        with _nifti_stream(path) as stream:
+            image = kind.from_stream(stream)
+            proxy = image.dataobj
+            voxels = np.asanyarray(proxy.get_unscaled())
+            if isinstance(stream, gzip.GzipFile):
+                _check_end(stream)
         slope, intercept = float(proxy.slope), float(proxy.inter)
     except MemoryError:
         raise
@@ -141,6 +151,19 @@ def _read_nifti_voxels(path: Path) -> StoredVolume:
         _write_nifti(target, mask.reshape(shape), kind, header)
 
     return StoredVolume(voxels.reshape((*shape, 1)[:3]), slope, intercept, write)
+
+
+def _nifti_stream(path: Path) -> gzip.GzipFile | BinaryIO:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _check_end(stream: gzip.GzipFile) -> None:
+    """Read what follows the voxels: the checksum behind it, which tells damaged voxels, is compared at the very end."""
+    trailing = 0
+    while block := stream.read(_AT_ONCE):
+        trailing += len(block)
+        if trailing > _MOST_TRAILING:
+            raise ValueError("far more than the header announces")
 
 
 def _write_nifti(path: Path, mask: UInt8Array, kind: Any, header: Any) -> None:
@@ -170,9 +193,10 @@ def _metaimage_reader(path: Path) -> Any:
 
 
 def _read_metaimage_header(path: Path) -> VolumeHeader:
-    fields, reader = _metaimage_fields(path), _metaimage_reader(path)
+    written, reader = read_metaimage_header(path), _metaimage_reader(path)
     try:
         reader.ReadImageInformation()
+        value_bytes = _value_bytes(path, reader)
         components = reader.GetNumberOfComponents()
         shape, spacing = reader.GetSize(), reader.GetSpacing()
         direction, origin = reader.GetDirection(), reader.GetOrigin()
@@ -186,41 +210,21 @@ def _read_metaimage_header(path: Path) -> VolumeHeader:
         affine[:3, 3] = origin
         # ITK's axes point left and back where NIfTI's point right and front.
         affine[:2] *= -1
-    return VolumeHeader(tuple(shape), _stored_spacing(fields) or tuple(spacing), affine)
+    return VolumeHeader(tuple(shape), written.spacing or tuple(spacing), value_bytes, affine)
 
 
-def _metaimage_fields(path: Path) -> dict[bytes, bytes]:
-    """The lines of a header as they are; the last one says where the voxels are.
-
-    ITK turns a negative spacing into a positive one and another direction, and prints what it misses on stderr.
-    """
-    fields: dict[bytes, bytes] = {}
-    with path.open("rb") as stream:
-        for line in stream.read(_LONGEST_HEADER).splitlines():
-            key, _, value = line.partition(b"=")
-            fields[key.strip()] = value.strip()
-            if key.strip() == b"ElementDataFile":
-                break
-    missing = {b"NDims", b"DimSize", b"ElementType", b"ElementDataFile"} - fields.keys()
-    if missing:
-        raise DataError(
-            f"{path}: its header has no {min(missing).decode()}; expected a MetaImage volume; copy or export it again"
-        )
-    return fields
-
-
-def _stored_spacing(fields: dict[bytes, bytes]) -> tuple[float, ...]:
-    text = fields.get(b"ElementSpacing", b"")
-    try:
-        return tuple(float(number) for number in text.split())
-    except ValueError:
-        return (math.nan,) * 3
+def _value_bytes(path: Path, reader: Any) -> int:
+    one: int = import_for(path, "SimpleITK").Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+    return one
 
 
 def _read_metaimage_voxels(path: Path) -> StoredVolume:
     sitk = import_for(path, "SimpleITK")
+    reader = _metaimage_reader(path)
     try:
-        image = _metaimage_reader(path).Execute()
+        reader.ReadImageInformation()
+        read_metaimage_header(path).check_voxels(math.prod(reader.GetSize()) * _value_bytes(path, reader))
+        image = reader.Execute()
     except RuntimeError as error:
         raise _damaged(path, "MetaImage", error) from None
     voxels = sitk.GetArrayFromImage(image).T

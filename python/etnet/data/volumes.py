@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from etnet.data.decoder_warnings import silenced
-from etnet.data.io import StoredPicture, file_bytes, image_from
+from etnet.data.io import StoredPicture, check_file, check_numbers, file_bytes, image_from
 from etnet.data.medical_packages import import_for
-from etnet.data.volume_formats import VOLUME_FORMATS, StoredVolume
+from etnet.data.volume_formats import VOLUME_FORMATS, StoredVolume, VolumeHeader
 from etnet.errors import DataError
 from etnet.types import UInt8Array
 
@@ -30,8 +30,8 @@ VOLUME_SUFFIXES = tuple(VOLUME_FORMATS)
 _DIRECTIONS: dict[str, str] = {"axial": "SPL", "coronal": "AIL", "sagittal": "LIP"}
 """Towards which side of the patient slices, rows and columns run."""
 
-_MAX_VOXELS = 2**31
-"""About 1000 slices of 1400x1400 pixels, 4 GB of 16-bit values."""
+_MOST_BYTES = 2**32
+"""About 1000 slices of 1400x1400 pixels of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,12 @@ def open_volume(path: Path | str, *, plane: Plane = "axial") -> Volume:
     _check_not_empty(path)
     with silenced("nibabel.global"):
         header = file_format.read_header(path)
-        _check_header(path, header.shape, header.spacing)
+        _check_header(path, header)
         present = orientations.io_orientation(header.affine) if np.isfinite(header.affine).all() else None
         if present is None or np.isnan(present).any():
             raise DataError(f"{path}: the header's orientation has no direction for some axis; export the volume again")
         stored = file_format.read_voxels(path)
+    check_numbers(stored.voxels, path)
     wanted = orientations.axcodes2ornt(_DIRECTIONS[plane])
     slices = orientations.apply_orientation(stored.voxels, orientations.ornt_transform(present, wanted))
     axes = [int(np.flatnonzero(present[:, 0] == axis)[0]) for axis in wanted[:, 0]]
@@ -144,24 +145,30 @@ def open_volume(path: Path | str, *, plane: Plane = "axial") -> Volume:
 
 
 def _check_not_empty(path: Path) -> None:
+    check_file(path)
     try:
-        empty = path.stat().st_size == 0
+        with path.open("rb") as stream:
+            empty = not stream.read(1)
     except OSError:
         empty = True
     if empty:
-        file_bytes(path)
+        file_bytes(path)  # says which of the two it is
 
 
-def _check_header(path: Path, shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
+def _check_header(path: Path, header: VolumeHeader) -> None:
+    shape, spacing = header.shape, header.spacing
     if len(shape) != 3 or min(shape) < 1:
         size = "x".join(str(length) for length in shape)
         raise DataError(
             f"{path}: the volume has {size} voxels; expected three dimensions; save each time or "
             "direction as its own file"
         )
-    if math.prod(shape) > _MAX_VOXELS:
+    if math.prod(shape) * header.voxel_bytes > _MOST_BYTES:
         size = "x".join(str(length) for length in shape)
-        raise DataError(f"{path}: the header announces {size} voxels; expected at most {_MAX_VOXELS}; cut the volume")
+        raise DataError(
+            f"{path}: the header announces {size} voxels of {header.voxel_bytes} bytes; expected at most {_MOST_BYTES} "
+            "bytes; cut the volume, or save it with fewer bits"
+        )
     if len(spacing) != 3 or not all(math.isfinite(value) and value > 0 for value in spacing):
         given = ", ".join(f"{value:g}" for value in spacing)
         raise DataError(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from etnet.data.file_names import MOST_NAME_BYTES, same_name_key, visible_name
 from etnet.data.io import file_bytes
 from etnet.errors import DataError
 from etnet.inference.inputs import InputItem, output_stem
@@ -20,15 +21,20 @@ def read_table(table: Path) -> tuple[InputItem, ...]:
     """Read a table of inputs; whether its files exist shows when they are opened.
 
     Args:
-        table: UTF-8 file, separated by commas. `id` names the results, and may hold `/` to sort them into folders;
-            `path` is absolute or relative to the table's folder; `spacing_row` and `spacing_col` are the distances in
-            mm between rows and between columns, both or neither of a line.
+        table: UTF-8 file with any ends of lines, separated by commas, or by semicolons, with commas in decimal numbers,
+            as spreadsheets of many countries write it. `id` names the results, and may hold `/` to sort them into
+            folders; `path` is absolute or relative to the table's folder; `spacing_row` and `spacing_col` are the
+            distances in mm between rows and between columns, both or neither of a line.
 
     Raises:
         DataError: A column is missing or unknown, a line lacks a value, two lines have one id (letter case does not
             count), an id cannot be a file name, or a spacing is not a positive number.
     """
-    reader = csv.DictReader(io.StringIO(_text(table)), skipinitialspace=True)
+    stream = io.StringIO(_text(table), newline=None)
+    first = stream.readline()
+    stream.seek(0)
+    semicolons = ";" in first and "," not in first
+    reader = csv.DictReader(stream, skipinitialspace=True, delimiter=";" if semicolons else ",")
     try:
         _check_columns(table, reader.fieldnames or ())
         lines = [(reader.line_num, row) for row in reader]
@@ -39,8 +45,8 @@ def read_table(table: Path) -> tuple[InputItem, ...]:
     first_line: dict[str, int] = {}
     items = []
     for number, row in lines:
-        item = _item(table, number, row)
-        earlier = first_line.setdefault(item.output_name.lower(), number)
+        item = _item(table, number, row, decimal="," if semicolons else ".")
+        earlier = first_line.setdefault(same_name_key(item.output_name), number)
         if earlier != number:
             raise DataError(
                 f"{table}: lines {earlier} and {number} both have the id {item.id}, so one result would replace the "
@@ -69,14 +75,19 @@ def _check_columns(table: Path, header: object) -> None:
         )
 
 
-def _item(table: Path, number: int, row: Mapping[str | None, str | None]) -> InputItem:
+def _item(table: Path, number: int, row: Mapping[str | None, str | None], *, decimal: str) -> InputItem:
     if None in row or any(value is None for value in row.values()):
         raise DataError(f"{table}: line {number} has not as many values as the header; put text with commas in quotes")
     cells = {str(name).strip(): str(value).strip() for name, value in row.items()}
     if not cells["path"]:
         raise DataError(f"{table}: line {number} has no path; remove the line or name the file")
+    if visible_name(cells["path"]) != cells["path"]:
+        raise DataError(
+            f"{table}: line {number} has the path {visible_name(cells['path'])} with a line end or control character; "
+            "correct it, or rename the file"
+        )
     _check_id(table, number, cells["id"])
-    return InputItem(cells["id"], table.parent / cells["path"], cells["id"], _spacing(table, number, cells))
+    return InputItem(cells["id"], table.parent / cells["path"], cells["id"], _spacing(table, number, cells, decimal))
 
 
 def _check_id(table: Path, number: int, name: str) -> None:
@@ -89,20 +100,20 @@ def _check_id(table: Path, number: int, name: str) -> None:
         or name != "/".join(parts)
         or not plain
         or named_like_files
-        or any(part.startswith(".") for part in parts)
+        or any(part.startswith(".") or len(part.encode()) > MOST_NAME_BYTES for part in parts)
     ):
         raise DataError(
             f"{table}: line {number} has the id {name!r}, which cannot name a result; expected letters, digits, "
-            "spaces, - _ . and / between folders without a suffix"
+            f"spaces, - _ . and / between folders without a suffix, of at most {MOST_NAME_BYTES} bytes each"
         )
 
 
-def _spacing(table: Path, number: int, cells: Mapping[str, str]) -> tuple[float, float] | None:
+def _spacing(table: Path, number: int, cells: Mapping[str, str], decimal: str) -> tuple[float, float] | None:
     texts = cells.get("spacing_row", ""), cells.get("spacing_col", "")
     if texts == ("", ""):
         return None
     try:
-        row, column = float(texts[0]), float(texts[1])
+        row, column = (float(text.replace(decimal, ".")) for text in texts)
     except ValueError:
         row = column = math.nan
     if not all(math.isfinite(value) and value > 0 for value in (row, column)):

@@ -1,7 +1,8 @@
 """Which files a run segments, by whatever the user names: a file, a folder, a glob pattern or a table.
 
 Nothing is decoded here, so that 100,000 inputs are listed in seconds; `etnet.inference.input_images` opens them. Hidden
-files and files of other types are skipped and counted; folders that cannot be listed are named, not skipped silently.
+files and files of other types are skipped and counted; what is called an image and cannot be one of the inputs (a pipe,
+a name that no table can hold) and folders that cannot be listed are named, not skipped silently.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from etnet.data.dicom import DICOM_SUFFIXES, is_dicom
-from etnet.data.file_names import natural_key
-from etnet.data.io import IMAGE_SUFFIXES
+from etnet.data.file_names import MOST_NAME_BYTES, natural_key, same_name_key, visible_name
+from etnet.data.io import IMAGE_SUFFIXES, check_file
 from etnet.data.medical_packages import import_for
 from etnet.data.volumes import VOLUME_SUFFIXES, volume_suffix
 from etnet.errors import DataError
@@ -50,7 +51,8 @@ class Inputs:
     Attributes:
         items: The files.
         skipped: Number of files that are no images by their name.
-        unreadable: (folder, reason) of each folder below the named one that cannot be listed.
+        unreadable: (name, reason) of each folder below the named one that cannot be listed, and of each image that
+            cannot be an input.
     """
 
     items: tuple[InputItem, ...]
@@ -67,16 +69,19 @@ def find_inputs(source: Path, *, recursive: bool = False) -> Inputs:
         recursive: Also take folders below a folder, each once even where links lead round in circles.
 
     Raises:
-        DataError: The path does not exist, cannot be listed or holds no image, or a table is wrong.
+        DataError: The path does not exist, cannot be listed, holds no image or cannot be written down, or a table is
+            wrong.
         EnvironmentFault: There are medical files, and the package that reads them is not installed.
     """
     from etnet.inference.input_table import read_table
 
+    _check_name(source)
     if source.is_dir():
         found = _folder(source, recursive=recursive)
     elif source.suffix.lower() == ".csv" and source.exists():
         found = Inputs(read_table(source))
     elif _exists(source):
+        _check_length(source)
         found = Inputs((InputItem(source.name, source, output_stem(source.name)),))
     elif glob.has_magic(str(source)):
         found = _pattern(source)
@@ -102,24 +107,25 @@ def output_stem(name: str) -> str:
 def assign_output_names(file_names: Sequence[str]) -> tuple[str, ...]:
     """Names for the results, one per input: the stem, or the full name where several inputs share a stem.
 
-    Letter case does not distinguish names, because it does not on the file systems of macOS and Windows.
+    Letter case does not distinguish names, nor how an accent is written, because they do not on the file systems of
+    macOS and Windows.
 
     >>> assign_output_names(["a.png", "b.jpg", "b.png", "left/a.png"])
     ('a', 'b.jpg', 'b.png', 'left/a')
     """
-    shared = Counter(output_stem(name).lower() for name in file_names)
+    shared = Counter(same_name_key(output_stem(name)) for name in file_names)
     # The mask of a.jpg is masks/a.png, which must not be the folder of results of a folder called a.png.
     folders = {str(folder) for name in file_names if "/" in name for folder in PurePosixPath(name).parents}
-    taken = {output_stem(folder).lower() for folder in folders if output_stem(folder) != folder}
+    taken = {same_name_key(output_stem(folder)) for folder in folders if output_stem(folder) != folder}
     assigned = []
     for name in file_names:
         stem = output_stem(name)
-        wanted = stem if shared[stem.lower()] == 1 else name
+        wanted = stem if shared[same_name_key(stem)] == 1 else name
         candidate, number = wanted, 1
-        while candidate.lower() in taken:
+        while same_name_key(candidate) in taken:
             number += 1
             candidate = f"{wanted}-{number}"
-        taken.add(candidate.lower())
+        taken.add(same_name_key(candidate))
         assigned.append(candidate)
     return tuple(assigned)
 
@@ -150,6 +156,10 @@ def _may_be_nameless_dicom(path: Path) -> bool:
     return path.name != _DICOM_INDEX and (not path.suffix or path.suffix[1:].isdecimal())
 
 
+def _is_named_like_an_input(path: Path) -> bool:
+    return path.suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) or volume_suffix(path) is not None
+
+
 def _is_input(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES or is_medical(path)
 
@@ -169,26 +179,56 @@ class _Listing:
     skipped: int = 0
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
+    def add(self, root: Path, path: Path) -> None:
+        """Sort in what is no folder."""
+        name = path.relative_to(root).as_posix()
+        is_file = _is_file(path)
+        if not (_is_input(path) if is_file else _is_named_like_an_input(path)):
+            self.skipped += is_file
+            return
+        try:
+            _check_name(path)
+            _check_length(path)
+            if not is_file:
+                check_file(path)
+            self.names.append(name)
+        except DataError as error:
+            self.unreadable.append((visible_name(name), str(error)))
+
+    def inputs(self, root: Path, key: Callable[[str], object]) -> Inputs:
+        names = sorted(self.names, key=key)  # type: ignore[arg-type]
+        items = zip(names, [root / name for name in names], assign_output_names(names), strict=True)
+        return Inputs(tuple(InputItem(*item) for item in items), self.skipped, tuple(self.unreadable))
+
+
+def _check_name(path: Path) -> None:
+    """Refuse what no line of a table or a message can hold."""
+    shown = visible_name(str(path))
+    if shown != str(path):
+        raise DataError(
+            f"{shown}: the name holds line ends, control characters or bytes that are no UTF-8; rename the file"
+        )
+
+
+def _check_length(path: Path) -> None:
+    """Refuse a file whose results could not be called after it."""
+    length = len(output_stem(path.name).encode())
+    if length > MOST_NAME_BYTES:
+        raise DataError(
+            f"{path}: the name has {length} bytes without its suffix; expected at most {MOST_NAME_BYTES}, because "
+            "names of results are longer; rename the file"
+        )
+
 
 def _folder(root: Path, *, recursive: bool) -> Inputs:
     listing = _Listing()
     for folder, names in _walk(root, listing, recursive=recursive):
         for name in names:
-            path = Path(folder, name)
-            if name.startswith(".") or not _is_file(path):
-                continue
-            if _is_input(path):
-                listing.names.append(path.relative_to(root).as_posix())
-            else:
-                listing.skipped += 1
+            if not name.startswith("."):
+                listing.add(root, Path(folder, name))
     if not listing.names and not listing.unreadable:
         raise DataError(_no_image_sentence(root, listing.skipped, recursive=recursive))
-    names = sorted(listing.names, key=natural_key) if recursive else sorted(listing.names)
-    items = tuple(
-        InputItem(name, root / name, output_name)
-        for name, output_name in zip(names, assign_output_names(names), strict=True)
-    )
-    return Inputs(items, listing.skipped, tuple(listing.unreadable))
+    return listing.inputs(root, natural_key if recursive else str)
 
 
 def _walk(root: Path, listing: _Listing, *, recursive: bool) -> Iterator[tuple[str, list[str]]]:
@@ -222,14 +262,13 @@ def _is_file(path: Path) -> bool:
 
 def _pattern(pattern: Path) -> Inputs:
     found = [Path(name) for name in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - absolute patterns too
-    files = sorted((path for path in found if _is_file(path)), key=lambda path: natural_key(str(path)))
-    taken = [path for path in files if _is_input(path)]
-    if not taken:
-        raise DataError(f"{pattern}: no image matches this pattern; {len(files)} file(s) of other types do")
-    root = fixed_folder(pattern)
-    names = [path.relative_to(root).as_posix() for path in taken]
-    items = zip(names, taken, assign_output_names(names), strict=True)
-    return Inputs(tuple(InputItem(*item) for item in items), len(files) - len(taken))
+    root, listing = fixed_folder(pattern), _Listing()
+    for path in found:
+        if not path.is_dir():
+            listing.add(root, path)
+    if not listing.names and not listing.unreadable:
+        raise DataError(f"{pattern}: no image matches this pattern; {listing.skipped} file(s) of other types do")
+    return listing.inputs(root, natural_key)
 
 
 def _check_packages(items: Iterable[InputItem]) -> None:

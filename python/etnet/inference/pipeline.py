@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from etnet.data.io import check_file
 from etnet.data.volumes import Plane
 from etnet.errors import DataError, EnvironmentFault, EtnetError, OutOfMemory
 from etnet.inference.input_images import InputImage, open_input
@@ -155,6 +156,7 @@ class Pipeline:
 
     def _read(self, item: InputItem) -> _Read | Step:
         try:
+            check_file(item.path)  # a pipe or a device has no end to hash
             sha256 = input_sha256(item.path)
             kept = self._finished(item.id, sha256)
             if kept is not None:
