@@ -112,7 +112,7 @@ def broken_files(folder: Path) -> dict[str, str]:
     content = (folder / "whole.png").read_bytes()
     (folder / "truncated.png").write_bytes(content[: len(content) // 2])
     Image.fromarray(np.zeros((4, 4), np.float32)).save(folder / "float.tif")
-    with Image.new("1", (20000, 20000)) as bomb:
+    with Image.new("1", (30000, 20000)) as bomb:
         bomb.save(folder / "bomb.png")
     return {
         "empty.png": "empty",

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from etnet.data.decoder_warnings import silenced
 from etnet.data.inflated_size import RAW, inflated_bytes
-from etnet.data.io import StoredPicture, check_file, check_numbers, file_bytes, image_from
+from etnet.data.io import StoredPicture, check_numbers, image_from
 from etnet.data.medical_packages import import_for
+from etnet.data.picture_files import MOST_PIXELS, check_file, file_bytes
 from etnet.errors import DataError
 from etnet.types import UInt8Array
 
@@ -170,10 +170,10 @@ def _check_frames(dataset: Any, path: Path) -> None:
             f"{path}: the DICOM file holds {frames} frames; expected one; save each frame as its own file, or the "
             "series as a NIfTI or MetaImage volume"
         )
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and rows * columns > limit:
+    if rows * columns > MOST_PIXELS:
         raise DataError(
-            f"{path}: the header announces {rows}x{columns} pixels; expected at most {limit}; cut the image into parts"
+            f"{path}: the header announces {rows}x{columns} pixels; expected at most {MOST_PIXELS}; cut the "
+            "image into parts"
         )
 
 

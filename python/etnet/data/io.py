@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import stat
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from etnet.data.decoder_warnings import own_warning_filters
+from etnet.data.picture_files import file_bytes, open_picture, unreadable
 from etnet.errors import DataError
 from etnet.output import write_bytes
 from etnet.types import UInt8Array
@@ -23,8 +21,6 @@ from etnet.types import UInt8Array
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".ppm", ".pgm")
 """Suffixes, in lower case, of the files that are taken from a folder."""
 
-_FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "PPM")
-_PAGED_FORMATS = ("TIFF", "GIF", "WEBP", "PNG")
 _EXIF_ORIENTATION = 0x0112
 _FIRST_TURNED = 5
 _PNG_EXIF_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
@@ -34,7 +30,6 @@ _TIFF_BITS_PER_SAMPLE = 258
 _TIFF_SAMPLE_FORMAT = 339
 _TIFF_UNSIGNED = 1
 _TIFF_SIGNED = 2
-_TIFF_MARKS = (b"II*\0", b"MM\0*")
 
 Pixels = npt.NDArray[Any]
 
@@ -141,12 +136,12 @@ def read_size(path: Path | str) -> tuple[int, int]:
     """(height, width) of an upright picture, from the file's header alone."""
     path = Path(path)
     content = file_bytes(path)
-    with _opened(path, content) as image:
+    with open_picture(path, content) as image:
         try:
             width, height = _stored_size(image)
             turned = _orientation(image, content) >= _FIRST_TURNED
         except Exception as error:  # decoders meet damaged bytes with any kind of exception
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
     return (width, height) if turned else (height, width)
 
 
@@ -168,71 +163,6 @@ def write_png(path: Path | str, array: npt.NDArray[Any], palette: Sequence[Seque
     encoded = io.BytesIO()
     image.save(encoded, format="PNG", compress_level=4)
     write_bytes(path, encoded.getvalue())
-
-
-def file_bytes(path: Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        DataError: It cannot be opened, is no file, or is empty.
-    """
-    check_file(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror or error}); check the path") from error
-    if not content:
-        raise DataError(f"{path}: the file is empty (0 bytes); copy it again or remove it")
-    return content
-
-
-def check_file(path: Path) -> None:
-    """Refuse what is no file before it is opened: a pipe and some devices never end, or never begin.
-
-    Raises:
-        DataError: There is nothing of this name, or a folder, a pipe, a socket or a device.
-    """
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror or error}); check the path") from error
-    if stat.S_ISDIR(mode):
-        raise DataError(f"{path}: is a folder, not a file; name the files in it")
-    if not stat.S_ISREG(mode):
-        raise DataError(f"{path}: is a pipe, socket or device, not a file; save its content as a file, or remove it")
-
-
-def _unreadable(path: Path, reason: object) -> DataError:
-    text = " ".join(str(reason).split()).replace("<_io.BytesIO object", "data").rstrip(".")[:160]
-    return DataError(
-        f"{path}: cannot be read as a picture ({text}); expected a complete PNG, JPEG, TIFF, GIF, BMP or WebP file; "
-        "save it again or remove it"
-    )
-
-
-def _opened(path: Path, content: bytes) -> Image.Image:
-    """The picture with its header read and checked; pixels are not decoded yet."""
-    try:
-        with own_warning_filters():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        pages = getattr(image, "n_frames", 1) if image.format in _PAGED_FORMATS else 1
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path}: the header announces more than {Image.MAX_IMAGE_PIXELS} pixels; expected at most that many; "
-            "cut the image into parts"
-        ) from error
-    except UnidentifiedImageError as error:
-        reason = "the content is not of a known format"
-        if content.startswith(_TIFF_MARKS):
-            reason = "a TIFF header that is damaged, or of pixels of an unsupported kind such as 64-bit numbers"
-        raise _unreadable(path, reason) from error
-    except Exception as error:  # decoders meet damaged bytes with any kind of exception
-        raise _unreadable(path, error) from error
-    if pages > 1:
-        raise DataError(f"{path}: the file holds {pages} pages; expected one; save each page as its own file")
-    return image
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
@@ -257,7 +187,7 @@ def read_stored(path: Path) -> StoredPicture:
         DataError: As `read_image`.
     """
     content = file_bytes(path)
-    with _opened(path, content) as image:
+    with open_picture(path, content) as image:
         try:
             deep_color = _has_deep_color(image, content)
             orientation = _orientation(image, content)
@@ -265,7 +195,7 @@ def read_stored(path: Path) -> StoredPicture:
             image.load()
             decoded = _decode_deep_color(content) if deep_color else _from_pillow(image)
         except Exception as error:  # decoders meet damaged bytes with any kind of exception
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         # Pillow and OpenCV turn TIFF files by themselves.
         upright = decoded.pixels if image.format == "TIFF" else _upright(decoded.pixels, orientation)
         decoded = StoredPicture(upright, decoded.palette, _bits(image, content))

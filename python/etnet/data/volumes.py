@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from etnet.data.decoder_warnings import silenced
-from etnet.data.io import StoredPicture, check_file, check_numbers, file_bytes, image_from
+from etnet.data.io import StoredPicture, check_numbers, image_from
 from etnet.data.medical_packages import import_for
+from etnet.data.picture_files import check_file, file_bytes
 from etnet.data.volume_formats import VOLUME_FORMATS, StoredVolume, VolumeHeader
 from etnet.errors import DataError
 from etnet.types import UInt8Array

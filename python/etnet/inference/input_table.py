@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from etnet.data.file_names import MOST_NAME_BYTES, same_name_key, visible_name
-from etnet.data.io import file_bytes
+from etnet.data.picture_files import file_bytes
 from etnet.errors import DataError
 from etnet.inference.inputs import InputItem, output_stem
 

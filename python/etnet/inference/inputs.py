@@ -17,8 +17,9 @@ from pathlib import Path, PurePosixPath
 
 from etnet.data.dicom import DICOM_SUFFIXES, is_dicom
 from etnet.data.file_names import MOST_NAME_BYTES, natural_key, same_name_key, visible_name
-from etnet.data.io import IMAGE_SUFFIXES, check_file
+from etnet.data.io import IMAGE_SUFFIXES
 from etnet.data.medical_packages import import_for
+from etnet.data.picture_files import check_file
 from etnet.data.volumes import VOLUME_SUFFIXES, volume_suffix
 from etnet.errors import DataError
 

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from etnet.data.io import check_file
+from etnet.data.picture_files import check_file
 from etnet.data.volumes import Plane
 from etnet.errors import DataError, EnvironmentFault, EtnetError, OutOfMemory
 from etnet.inference.input_images import InputImage, open_input
