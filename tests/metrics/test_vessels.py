@@ -141,3 +141,11 @@ def test_an_image_without_vessels_has_no_length_and_nothing_that_needs_one():
     assert values[1:3] == [0, 0]
     assert all(map(math.isnan, [values[0], *values[3:]]))
     assert vessel_measures(np.zeros((40, 50), bool))["vessel_density_in_image"] == 0
+
+
+def test_a_skeleton_of_noise_is_not_followed(monkeypatch):
+    noise = np.random.default_rng(0).random((60, 60)) > 0.5
+    monkeypatch.setattr("etnet.metrics.vessels.MOST_TRACED", np.count_nonzero(thin(noise)) - 1)
+    measures = vessel_measures(noise)
+    undefined = [name for name, value in measures.items() if math.isnan(value)]
+    assert undefined == ["vessel_skeleton_length_px", "vessel_branch_points", "vessel_tortuosity"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from etnet.metrics.clinical import vessel_density
 from etnet.metrics.scale import PIXELS, Scale
-from etnet.metrics.skeleton import CenterLine, thin, trace
+from etnet.metrics.skeleton import MOST_TRACED, CenterLine, thin, trace
 from etnet.types import BoolArray
 
 SHORTEST_SEGMENT = 20
@@ -42,19 +42,20 @@ def vessel_measures(
 
     Returns:
         Values by column in a fixed order. Without any vessel length and branch points are 0, fractal dimension and
-        tortuosity NaN; the density is NaN in an empty field of view.
+        tortuosity NaN; the density is NaN in an empty field of view. Length, branch points and tortuosity are NaN too
+        where the skeleton has more than `MOST_TRACED` pixels, as that of a large mask of noise has.
     """
     if field_of_view is not None:
         vessels = vessels & field_of_view
     skeleton = thin(vessels)
-    graph = trace(skeleton)
+    graph = trace(skeleton) if np.count_nonzero(skeleton) <= MOST_TRACED else None
     region = "image" if field_of_view is None else "field_of_view"
     return {
         f"vessel_density_in_{region}": vessel_density(vessels, field_of_view),
-        f"vessel_skeleton_length_{scale.unit}": sum((line.length(scale) for line in graph.lines), 0.0),
-        "vessel_branch_points": graph.branch_points,
+        f"vessel_skeleton_length_{scale.unit}": math.nan if graph is None else graph.length(scale),
+        "vessel_branch_points": math.nan if graph is None else graph.branch_points,
         "vessel_fractal_dimension": box_counting_dimension(skeleton),
-        "vessel_tortuosity": tortuosity(graph.lines, scale),
+        "vessel_tortuosity": math.nan if graph is None else tortuosity(graph.lines, scale),
     }
 
 
