@@ -168,7 +168,8 @@ def user_folder(tmp_path_factory):
     write_disc_folder(data / "test", count=3, seed=1)
     run = folder / "runs" / "train" / "drive"
     tiny_run(tiny_recipe("training.epochs=1"), data, run)
-    for words in (["evaluate", run, "--data", data], ["infer", data / "images", "--model", run, "--overlay"]):
+    all_outputs = ["--overlay", "--save-edges", "--save-probabilities", "npz"]
+    for words in (["evaluate", run, "--data", data], ["infer", data / "images", "--model", run, *all_outputs]):
         output = folder / "runs" / words[0] / ("drive" if words[0] == "evaluate" else "images")
         result = CliRunner().invoke(main, [*map(str, words), "--output", str(output), "--device", "cpu"])
         assert result.exit_code == 0, result.output

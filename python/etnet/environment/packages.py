@@ -33,6 +33,8 @@ PURPOSES = {
     "train": "etnet train, and prediction with PyTorch",
     "baselines": "networks to compare with (model.name=unet and others)",
     "tensorboard": "training curves in TensorBoard",
+    "medical": "DICOM files, NIfTI and MetaImage volumes",
+    "ray": "etnet infer --ray on several machines",
     "openvino": "exported networks on Intel and AMD processors",
     "tensorrt": "engines for the NVIDIA GPU of this machine",
     "tensorrt-rtx": "engines for NVIDIA RTX GPUs, built also without one",
@@ -51,6 +53,8 @@ _MODULES = {
     "tensorrt-rtx-cu13-libs": "tensorrt_rtx_libs",
     "tensorrt-rtx-cu13-bindings": "tensorrt_rtx_bindings",
     "pycuda": "pycuda.driver",
+    "python-gdcm": "gdcm",
+    "simpleitk": "SimpleITK",
 }
 """Modules whose name does not follow from the package's."""
 
