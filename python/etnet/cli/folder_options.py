@@ -33,6 +33,7 @@ class FolderChoice:
     overwrite: bool
     num_parts: int
     part_id: int | None
+    ray: str | None = None
 
     @property
     def part(self) -> tuple[int, int] | None:
@@ -100,6 +101,7 @@ def folder_options(command: Command) -> Command:
         overwrite: bool,
         num_parts: int,
         part_id: int | None,
+        ray: str | None,
         **others: Any,
     ) -> Any:
         choice = FolderChoice(
@@ -113,6 +115,7 @@ def folder_options(command: Command) -> Command:
             overwrite=overwrite,
             num_parts=num_parts,
             part_id=part_id,
+            ray=ray,
         )
         return command(*arguments, folder_choice=choice, **others)
 
@@ -155,3 +158,11 @@ def _options() -> Iterable[Callable[[Command], Command]]:
         help="Share the images among N runs with one --output; join them with a last run with --continue.",
     )
     yield click.option("--part-id", type=click.IntRange(min=0), metavar="K", help="Which of them this is, from 0.")
+    yield click.option(
+        "--ray",
+        is_flag=False,
+        flag_value="local",
+        metavar="[ADDRESS]",
+        help="Segment on a Ray cluster: auto for this machine's, HOST:PORT of its head, or local (also without a "
+        "value, as the last option) for one that is started here and ended with the run.",
+    )

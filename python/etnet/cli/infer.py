@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from etnet.inference.inputs import Inputs
     from etnet.inference.pipeline import Work
     from etnet.inference.predictor import ImagePredictor, Predictor
+    from etnet.inference.ray_cluster import RayPipeline
+    from etnet.inference.ray_worker import ModelChoice
     from etnet.inference.refinement import Refinement
     from etnet.inference.two_stage import TwoStagePredictor
 
@@ -96,6 +101,7 @@ def command(
     (section postprocess) say otherwise; measurements are of the masks that are written.
     """
     from etnet.inference.inputs import find_inputs
+    from etnet.inference.ray_worker import ModelChoice
     from etnet.output import json_text
 
     folder_choice.require_sense(output_folder)
@@ -106,10 +112,13 @@ def command(
     predictor = _refined(network, refinement)
     note(f"Segmenting with {opened} on {predictor.runs_on}")
     chosen = {**_settings(folder), **folder_choice.settings(), **settings(refinement)}
-    target = _target(earlier, output_folder, _results_name(folder))
-    with network:
-        outcome = _predict(predictor, inputs, target, folder_choice, plane, settings(refinement))
-    summary = _write_summary(outcome, inputs, predictor, target, chosen=chosen)
+    with network, _cluster(folder_choice.ray, device):
+        target = _target(earlier, output_folder, _results_name(folder))
+        model_choice = ModelChoice(opened, backend, device, refinement)
+        cluster = _ray_pipeline(model_choice, threads, target, folder_choice, plane)
+        outcome = _predict(predictor, inputs, target, folder_choice, plane, settings(refinement), cluster)
+    ran_on = (cluster.ran_on if cluster else None) or predictor.runs_on
+    summary = _write_summary(outcome, inputs, predictor, target, chosen=chosen, ran_on=ran_on)
     if folder_choice.report and folder_choice.part is None:
         _write_report(outcome, inputs, target, predictor, summary, folder_choice.work(plane))
     click.echo(json_text(summary)) if as_json else _print_counts(outcome, inputs)
@@ -146,6 +155,7 @@ def _predict(
     choice: FolderChoice,
     plane: Plane,
     refined_by: Mapping[str, Any],
+    cluster: RayPipeline | None,
 ) -> FolderOutcome:
     from etnet.inference.folder import Resumption, predict_folder
     from etnet.inference.pipeline import Step
@@ -170,7 +180,34 @@ def _predict(
             resumption=Resumption(choice.keeps, choice.part, dict(refined_by)),
             on_step=show,
             on_note=warn,
+            source=cluster.keeping if cluster else None,
         )
+
+
+@contextmanager
+def _cluster(address: str | None, device: str) -> Iterator[None]:
+    """The Ray cluster of a run with --ray."""
+    if address is None:
+        yield
+        return
+    from etnet.inference.ray_cluster import check_address, connected
+
+    check_address(address, device=device)
+    # Ray tells of dead workers on stdout, which belongs to the results.
+    with redirect_stdout(sys.stderr), connected(address):
+        yield
+
+
+def _ray_pipeline(
+    model: ModelChoice, threads: int | None, target: Path, choice: FolderChoice, plane: Plane
+) -> RayPipeline | None:
+    from etnet.inference.ray_cluster import RayPipeline
+    from etnet.inference.ray_worker import WorkerSetup
+
+    if choice.ray is None:
+        return None
+    setup = WorkerSetup(model, threads, target, choice.outputs(), choice.work(plane), Path.cwd())
+    return RayPipeline(setup, address=choice.ray, on_note=warn)
 
 
 def _open(model: Path, *, backend: str, device: str, threads: int | None) -> tuple[Path, Predictor | TwoStagePredictor]:
@@ -245,6 +282,7 @@ def _write_summary(
     target: Path,
     *,
     chosen: dict[str, Any],
+    ran_on: str,
 ) -> dict[str, Any]:
     from etnet.environment.versions import versions
     from etnet.inference.folder import FAILED_COLUMNS
@@ -254,7 +292,7 @@ def _write_summary(
     summary = {
         "settings": chosen,
         "model": predictor.description.to_dict() if predictor.description else {},
-        "ran_on": predictor.runs_on,
+        "ran_on": ran_on,
         "versions": versions(),
         "counts": {
             "found": len(inputs.items),

@@ -10,14 +10,14 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from etnet.errors import EnvironmentFault
-from etnet.inference.inputs import Inputs
+from etnet.inference.inputs import InputItem, Inputs
 from etnet.inference.journal import Journal, part_suffix, read_journal, run_key
 from etnet.inference.measurements import MeasuredImage, Measurements, write_measurements
 from etnet.inference.pipeline import Pipeline, Step, Work
@@ -84,6 +84,13 @@ class FolderOutcome:
         yield from ((result.file, result.reason) for result in self.results() if isinstance(result, Failure))
 
 
+class StepSource(Protocol):
+    """What segments inputs: `Pipeline`, or one that spreads them over machines."""
+
+    def run(self, items: Iterable[InputItem]) -> Generator[Step, None, None]:
+        """See `Pipeline.run`."""
+
+
 def predict_folder(
     predictor: ImagePredictor,
     inputs: Inputs,
@@ -94,6 +101,7 @@ def predict_folder(
     resumption: Resumption | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    source: Callable[[Journal], StepSource] | None = None,
 ) -> FolderOutcome:
     """Write masks and what else is asked for, `measurements.csv`, `failed.csv` and the journal.
 
@@ -106,6 +114,7 @@ def predict_folder(
         resumption: What becomes of results that are there already, and which part of the inputs this run takes.
         on_step: Told of each input when it is done or has failed.
         on_note: Told in a sentence what the user should know at the start.
+        source: Makes what segments the inputs and writes their files; None takes a `Pipeline` in this process.
 
     Raises:
         UsageError: Another run is writing here.
@@ -123,10 +132,8 @@ def predict_folder(
             on_note(_others_sentence(journal))
         if part is None:
             _remove_leftovers(output)
-        writer = ResultWriter(output, predictor.contract, choice)
-        pipeline = Pipeline(predictor, writer, work, finished=journal.finished)
         try:
-            with closing(pipeline.run(items)) as steps:
+            with closing(_source(predictor, journal, choice, work, source).run(items)) as steps:
                 for step in steps:
                     if step.is_new:
                         journal.append(step.result)
@@ -141,9 +148,22 @@ def predict_folder(
         journal.finish(item.id for item in items)
         done, failed = _write_tables(journal, inputs, output, part)
         if part is None:
-            _remove_tables_of_parts(output)
+            _tidy(output)
         seconds = time.perf_counter() - start
         return FolderOutcome(journal.path, inputs.unreadable, done, failed, kept, seconds, part)
+
+
+def _source(
+    predictor: ImagePredictor,
+    journal: Journal,
+    choice: OutputChoice,
+    work: Work,
+    source: Callable[[Journal], StepSource] | None,
+) -> StepSource:
+    if source is not None:
+        return source(journal)
+    writer = ResultWriter(journal.folder, predictor.contract, choice)
+    return Pipeline(predictor, writer, work, finished=journal.finished)
 
 
 def _key(predictor: ImagePredictor, choice: OutputChoice, work: Work, settings: Mapping[str, Any]) -> str:
@@ -182,6 +202,12 @@ def _write_tables(journal: Journal, inputs: Inputs, output: Path, part: tuple[in
     write_csv(output / f"failed{part_suffix(part)}.csv", FAILED_COLUMNS, failures)
     write_measurements(output / f"measurements{part_suffix(part)}.csv", rows)
     return len(journal) - (len(failures) - len(inputs.unreadable)), len(failures)
+
+
+def _tidy(output: Path) -> None:
+    # Those of processes on other machines that were killed while this one went on.
+    _remove_leftovers(output)
+    _remove_tables_of_parts(output)
 
 
 def _remove_tables_of_parts(output: Path) -> None:
