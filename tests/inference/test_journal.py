@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from etnet.errors import EnvironmentFault, UsageError
+from etnet.inference.inputs import InputItem
 from etnet.inference.journal import Journal, journal_name, read_journal
 from etnet.inference.results import Failure, ImageResult, Result
 
@@ -18,6 +19,7 @@ def done(file: str, *, sha256: str = SHA) -> ImageResult:
     return ImageResult(
         file=file,
         sha256=sha256,
+        table_spacing=(0.5, 0.25),
         height=2,
         width=3,
         slices=1,
@@ -41,9 +43,13 @@ def write(folder: Path, *results: Result, key: str = KEY, part: tuple[int, int] 
             journal.append(result)
 
 
-def finished(folder: Path, file: str, *, sha256: str = SHA, key: str = KEY) -> ImageResult | None:
+def item(file: str, *, spacing: tuple[float, float] | None = (0.5, 0.25), name: str | None = None) -> InputItem:
+    return InputItem(file, Path(file), name or Path(file).stem, spacing)
+
+
+def finished(folder: Path, file: str, *, sha256: str = SHA, key: str = KEY, **options) -> ImageResult | None:
     with Journal(folder, key=key) as journal:
-        return journal.finished(file, sha256)
+        return journal.finished(item(file, **options), sha256)
 
 
 def test_a_complete_result_is_known_to_the_next_run_as_it_was(tmp_path):
@@ -59,11 +65,24 @@ def test_a_complete_result_is_known_to_the_next_run_as_it_was(tmp_path):
         lambda folder: {"sha256": "b" * 64},
         lambda folder: {"key": "another"},
         lambda folder: {"file": "c.png"},
+        lambda folder: {"spacing": (0.5, 0.5)},
+        lambda folder: {"spacing": None},
+        lambda folder: {"name": "a.png"},
         lambda folder: (folder / "masks/a.png").unlink() or {},
         lambda folder: (folder / "probabilities/vessel.png").write_bytes(b"half") and {},
         lambda folder: (folder / "masks/a.png").write_bytes(b"another") and {},
     ],
-    ids=["other image", "other settings", "not there", "mask gone", "as before", "other size"],
+    ids=[
+        "other image",
+        "other settings",
+        "not there",
+        "other spacing",
+        "no spacing",
+        "other name",
+        "mask gone",
+        "as before",
+        "other size",
+    ],
 )
 def test_a_result_counts_only_while_image_settings_and_files_are_the_same(tmp_path, change):
     write(tmp_path, done("a.png"))
@@ -84,7 +103,7 @@ def test_the_newest_line_of_an_input_counts(tmp_path):
     with Journal(tmp_path, key=KEY) as journal:
         assert len(journal) == 2
         assert [result.file for result in journal.results()] == ["b.png", "a.png"]
-        assert journal.finished("a.png", SHA) == done("a.png")
+        assert journal.finished(item("a.png"), SHA) == done("a.png")
 
 
 @pytest.mark.parametrize("kept", range(0, 40, 7))
@@ -127,9 +146,9 @@ def test_parts_have_journals_of_their_own_and_the_whole_run_takes_them_over(tmp_
     write(tmp_path, done("a.png"), part=(0, 2))
     write(tmp_path, done("b.png"), part=(1, 2))
     with Journal(tmp_path, key=KEY, part=(1, 2)) as journal:
-        assert journal.finished("a.png", SHA) is None
+        assert journal.finished(item("a.png"), SHA) is None
     with Journal(tmp_path, key=KEY) as journal:
-        assert journal.finished("a.png", SHA) == done("a.png")
+        assert journal.finished(item("a.png"), SHA) == done("a.png")
         journal.finish(["a.png", "b.png"])
     assert [path.name for path in tmp_path.glob("journal*")] == [journal_name()]
     assert [result.file for result in read_journal(tmp_path / "journal.jsonl")] == ["a.png", "b.png"]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from etnet.errors import EnvironmentFault
-from etnet.inference.inputs import find_inputs
+from etnet.inference.inputs import InputItem, find_inputs
 from etnet.inference.pipeline import Pipeline, Step, Work, input_sha256
 from etnet.inference.predictor import Predictor
 from etnet.inference.result_files import OutputChoice, ResultWriter
@@ -32,7 +32,7 @@ def steps(folder: Path, backend: PixelBackend, *, work: Work | None = None, fini
         predictor,
         ResultWriter(output, predictor.contract, OutputChoice()),
         work or Work(),
-        finished=finished or (lambda _file, _sha256: None),
+        finished=finished or (lambda _item, _sha256: None),
     )
     return list(pipeline.run(find_inputs(folder).items))
 
@@ -90,7 +90,7 @@ def test_reading_and_writing_go_on_while_the_network_works(tmp_path):
     predictor = Predictor(Slow(), contract())
     writer = SlowWriter(tmp_path / "out", predictor.contract, OutputChoice())
 
-    def finished(_file: str, _sha256: str) -> None:
+    def finished(_item: InputItem, _sha256: str) -> None:
         time.sleep(0.05)
 
     pipeline = Pipeline(predictor, writer, Work(jobs=1), finished=finished)
@@ -120,9 +120,9 @@ def test_complete_inputs_are_not_decoded_again(tmp_path, monkeypatch):
     ]
     asked: list[tuple[str, str]] = []
 
-    def finished(file: str, sha256: str) -> ImageResult | None:
-        asked.append((file, sha256))
-        return first if file == "a.png" else None
+    def finished(item: InputItem, sha256: str) -> ImageResult | None:
+        asked.append((item.id, sha256))
+        return first if item.id == "a.png" else None
 
     backend = PixelBackend()
     found = {step.result.file: step for step in steps(tmp_path / "images", backend, finished=finished)}

@@ -1,8 +1,9 @@
 """The memory of a long run: one JSON line for every finished input, so that a run that was cut off can go on.
 
-A line counts only if its run key, the SHA-256 of the input and the sizes of all written files are as it says: a result
-of other settings, of a changed image, or of which a file is gone is made again. Lines are appended as inputs finish; at
-the end the file is written anew in the order of the inputs, so that equal runs leave equal files.
+A line counts only if its run key, the SHA-256 of the input, what a table says of it and the sizes of all written files
+are as it says: a result of other settings, of a changed image, or of which a file is gone is made again. Lines are
+appended as inputs finish; at the end the file is written anew in the order of the inputs, so that equal runs leave equal
+files.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from etnet.errors import UsageError
+from etnet.inference.inputs import InputItem
 from etnet.inference.results import Failure, ImageResult, Result, result_from_dict, result_to_dict
 from etnet.output import disk_faults, replacing
 
@@ -101,10 +103,10 @@ class Journal:
     def __len__(self) -> int:
         return len(self._known)
 
-    def finished(self, file: str, sha256: str) -> ImageResult | None:
+    def finished(self, item: InputItem, sha256: str) -> ImageResult | None:
         """The result of an input if it is complete: same run key, same input, and every file as it was written."""
-        result = self.complete(file)
-        return result if result is not None and result.sha256 == sha256 else None
+        result = self.complete(item.id)
+        return result if result is not None and result.is_of(item, sha256) else None
 
     def complete(self, file: str) -> ImageResult | None:
         """The result of an input if its files are complete; whether the input is still the same is not looked at."""

@@ -39,7 +39,7 @@ MOST_PIXELS_UNDER_WAY = 1 << 28
 _MOST_JOBS = 8
 _BATCHES_COLLECTED = 4
 
-Finished = Callable[[str, str], "ImageResult | None"]
+Finished = Callable[[InputItem, str], "ImageResult | None"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Pipeline:
             predictor: Network with its contract.
             writer: Writes the files of an input.
             work: How the work is spread.
-            finished: Called with an input's id and SHA-256; its result where it is complete already, else None.
+            finished: Called with an input and its SHA-256; its result where it is complete already, else None.
         """
         self._predictor = predictor
         self._writer = writer
@@ -158,7 +158,7 @@ class Pipeline:
         try:
             check_file(item.path)  # a pipe or a device has no end to hash
             sha256 = input_sha256(item.path)
-            kept = self._finished(item.id, sha256)
+            kept = self._finished(item, sha256)
             if kept is not None:
                 return Step(kept, is_new=False)
             contract = self._predictor.contract

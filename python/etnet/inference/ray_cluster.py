@@ -119,7 +119,7 @@ class RayPipeline:
 
     def _known_sha256(self, item: InputItem) -> str | None:
         result = self._complete(item.id)
-        return None if result is None else result.sha256
+        return result.sha256 if result is not None and result.is_of(item, result.sha256) else None
 
     def _steps(self, known: Mapping[InputItem, str | None]) -> Iterator[Step]:
         share = _share(_nodes(), device=self._setup.model.device, threads=self._setup.threads)

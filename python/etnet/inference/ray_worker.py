@@ -170,7 +170,7 @@ class SegmentingActor:
         if self._predictor is None:
             return
         writer = ResultWriter(setup.output, self._predictor.contract, setup.choice)
-        pipeline = Pipeline(self._predictor, writer, setup.work, finished=lambda _file, _sha256: None)
+        pipeline = Pipeline(self._predictor, writer, setup.work, finished=lambda _item, _sha256: None)
         with closing(pipeline.run(items)) as steps:
             yield from (step.result for step in steps)
 

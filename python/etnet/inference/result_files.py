@@ -87,6 +87,7 @@ class ResultWriter:
         return ImageResult(
             file=opened.item.id,
             sha256=sha256,
+            table_spacing=opened.item.spacing,
             height=opened.size[0],
             width=opened.size[1],
             slices=opened.num_slices,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from etnet.inference.inputs import InputItem, output_stem
 from etnet.inference.measurements import Measurements
 
 
@@ -15,7 +16,8 @@ class ImageResult:
 
     Attributes:
         file: The input's id: its name, its path below the folder, or the table's id.
-        sha256: SHA-256 of the input file, hexadecimal.
+        sha256: SHA-256 of the input file, hexadecimal; with a `.mhd` header, also of the voxels beside it.
+        table_spacing: Distance in mm between rows and between columns, where a table gave it.
         height: Rows of the image, or of every slice.
         width: Columns.
         slices: 1 for an image, the number of slices for a volume.
@@ -31,6 +33,7 @@ class ImageResult:
 
     file: str
     sha256: str
+    table_spacing: tuple[float, float] | None
     height: int
     width: int
     slices: int
@@ -47,6 +50,11 @@ class ImageResult:
     def written(self) -> tuple[str, ...]:
         """All files of this input."""
         return tuple(path for path in (self.mask, self.edge, *self.probabilities, self.overlay) if path is not None)
+
+    def is_of(self, item: InputItem, sha256: str) -> bool:
+        """Whether this would be the result of an input with this hash."""
+        name = self.mask.removeprefix("masks/")
+        return (self.sha256, self.table_spacing) == (sha256, item.spacing) and output_stem(name) == item.output_name
 
 
 @dataclass(frozen=True)
@@ -73,5 +81,5 @@ def result_from_dict(content: Mapping[str, Any]) -> Result:
     """
     if "reason" in content:
         return Failure(**content)
-    tuples = {name: tuple(content.get(name, ())) for name in ("probabilities", "quality_flags")}
-    return ImageResult(**{**content, **tuples})
+    lists = {name: tuple(value) for name, value in content.items() if isinstance(value, list)}
+    return ImageResult(**{**content, **lists})
