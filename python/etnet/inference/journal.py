@@ -2,8 +2,8 @@
 
 A line counts only if its run key, the SHA-256 of the input, what a table says of it and the sizes of all written files
 are as it says: a result of other settings, of a changed image, or of which a file is gone is made again. Lines are
-appended as inputs finish; at the end the file is written anew in the order of the inputs, so that equal runs leave equal
-files.
+appended as inputs finish; at the end the file is written anew in the order of the inputs, so that equal runs leave
+equal files.
 """
 
 from __future__ import annotations
