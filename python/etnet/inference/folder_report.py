@@ -45,17 +45,23 @@ def write_folder_report(
         EnvironmentFault: The disk refuses.
     """
     head = ReportHead(
-        title=Path(str(summary["settings"]["input"])).name or str(summary["settings"]["input"]),
+        title=_title(summary),
         settings=summary["settings"],
         model=summary["model"],
         ran_on=summary["ran_on"],
         versions=summary["versions"],
-        counts=summary["counts"],
+        counts={name: count for name, count in summary["counts"].items() if count or name in ("done", "failed")},
         class_names=contract.class_names,
         class_colors=contract.class_colors,
     )
     pictures = _Pictures(inputs, output, contract, plane)
     write_report(output / "report.html", head, _rows(outcome), outcome.failures(), draw=pictures, threads=threads)
+
+
+def _title(summary: Mapping[str, Any]) -> str:
+    source = str(summary["settings"]["input"])
+    recipe = summary["model"].get("recipe")
+    return f"{Path(source).name or source}, segmented by {recipe}" if recipe else Path(source).name or source
 
 
 def _rows(outcome: FolderOutcome) -> Iterator[ReportRow]:
