@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from etnet.errors import EnvironmentFault, UsageError
+
+LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.\d+\.\d+\.part(\.mha)?")
+"""Names of the temporary files that a killed process leaves behind."""
+
+_COUNTER = itertools.count()
 
 
 def check_output_folder(folder: Path, *, overwrite: bool) -> None:
@@ -21,7 +29,8 @@ def check_output_folder(folder: Path, *, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; --output expects a folder")
-    if folder.is_dir() and not overwrite and any(folder.iterdir()):
+    # Locks and the like are no results.
+    if folder.is_dir() and not overwrite and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UsageError(
             f"{folder}: is not empty, so nothing was written; choose another --output, or add --overwrite "
             "to replace results of the same name"
@@ -50,12 +59,12 @@ def create_output_folder(explicit: Path | None, *, parent: Path, name: str) -> P
                 number += 1
 
 
-def newest_folder(parent: Path, name: str) -> Path | None:
-    """The folder that `create_output_folder` made last for a name; None where there is none."""
-    newest, number = None, 1
-    while (folder := parent / (name if number == 1 else f"{name}-{number}")).is_dir():
-        newest, number = folder, number + 1
-    return newest
+def numbered_folders(parent: Path, name: str) -> list[Path]:
+    """The folders that `create_output_folder` made for a name, the newest first."""
+    folders: list[Path] = []
+    while (folder := parent / (f"{name}-{len(folders) + 1}" if folders else name)).is_dir():
+        folders.append(folder)
+    return folders[::-1]
 
 
 def run_name(model: Path) -> str:
@@ -93,8 +102,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         EnvironmentFault: The disk refuses; the former file stays and the temporary one is removed.
     """
-    # The process number keeps two programs that write the same file apart.
-    partial = path.with_name(f".{path.name[:64]}.{os.getpid()}.part")
+    # Of one length for all names, and of its own for every process, thread and file.
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    partial = path.with_name(f".{digest}.{os.getpid()}.{next(_COUNTER)}.part")
     with disk_faults(path):
         try:
             yield partial

@@ -11,6 +11,7 @@ from click.testing import Result
 from PIL import Image
 
 from etnet.inference.journal import Journal, read_journal
+from etnet.inference.pipeline import Pipeline
 from etnet.inference.predictor import Predictor
 from helpers.backends import image_of, pixel_predictor, random_labels
 from helpers.command_line import one_sentence, run_etnet
@@ -113,6 +114,7 @@ def test_a_folder_without_a_journal_is_not_continued(here):
 def test_overwriting_removes_masks_of_images_that_are_gone_and_leaves_foreign_files(here):
     assert infer("--output", "out", "--overlay").exit_code == 0
     Path("out/notes.txt").write_text("mine")
+    one_sentence(infer("--output", "out"), 2, "holds the results of an earlier run", "--continue", "--overwrite")
     Path("eyes/c.png").unlink()
     assert infer("--output", "out", "--overwrite").exit_code == 0
     assert sorted(path.name for path in Path("out/masks").iterdir()) == ["a.png", "b.png"]
@@ -122,7 +124,7 @@ def test_overwriting_removes_masks_of_images_that_are_gone_and_leaves_foreign_fi
 
 def test_leftovers_of_a_killed_run_are_removed(here):
     assert infer("--output", "out").exit_code == 0
-    Path("out/masks/.a.png.4242.part").write_bytes(b"half")
+    Path("out/masks/.0123456789abcdef.4242.7.part").write_bytes(b"half")
     assert infer("--output", "out", "--continue").exit_code == 0
     assert sorted(path.name for path in Path("out/masks").iterdir()) == ["a.png", "b.png", "c.png"]
 
@@ -136,7 +138,7 @@ def test_parts_share_the_images_and_a_last_run_joins_them(here):
     one, other = (read_journal(Path(f"out/journal.part-{part}-of-2.jsonl")) for part in (0, 1))
     assert [result.file for result in one] == ["a.png", "c.png"]
     assert [result.file for result in other] == ["b.png"]
-    one_sentence(infer("--output", "out", "--num-parts", 2, "--part-id", 1), 2, "not empty")
+    one_sentence(infer("--output", "out", "--num-parts", 2, "--part-id", 1), 2, "--continue")
     assert infer("--output", "out", "--continue").exit_code == 0
     assert [result.file for result in read_journal(Path("out/journal.jsonl"))] == ["a.png", "b.png", "c.png"]
     assert summary()["this_run"]["kept"] == 3
@@ -163,3 +165,66 @@ def test_a_second_run_into_the_same_folder_is_refused(here):
     with Journal(Path("out"), key="first"):
         one_sentence(infer("--output", "out", "--continue"), 2, "another etnet infer is writing here")
     assert infer("--output", "out", "--continue").exit_code == 0
+
+
+def test_a_folder_of_the_same_name_elsewhere_is_another_run(here):
+    assert infer().exit_code == 0
+    Path("other/eyes").mkdir(parents=True)
+    Image.fromarray(image_of(random_labels(9, 12, seed=3))).save("other/eyes/a.png")
+    result = run_etnet("infer", "other/eyes", "--continue")
+    assert result.exit_code == 0, result.output
+    assert "Results: runs/infer/eyes-2" in result.stdout
+    assert sorted(path.name for path in Path("runs/infer/eyes/masks").iterdir()) == ["a.png", "b.png", "c.png"]
+
+
+def test_a_part_does_not_write_into_the_folder_of_a_whole_run(here):
+    assert infer("--output", "out").exit_code == 0
+    one_sentence(infer("--output", "out", "--num-parts", 2, "--part-id", 0), 2, "earlier run", "--continue")
+
+
+def test_a_folder_with_only_a_lock_is_as_good_as_new(here):
+    Path("out").mkdir()
+    Path("out/.journal.lock").touch()
+    assert infer("--output", "out", "--continue").exit_code == 0
+
+
+def test_a_file_that_failed_and_was_removed_is_forgotten(here):
+    Path("eyes/b.png").write_text("not a picture")
+    assert infer("--output", "out").exit_code == 6
+    Path("eyes/b.png").unlink()
+    assert infer("--output", "out", "--continue").exit_code == 0
+    assert summary()["counts"] == {"found": 2, "done": 2, "failed": 0, "skipped_other_files": 0}
+
+
+def test_an_image_that_breaks_loses_its_mask_and_a_run_without_overlays_those(here):
+    assert infer("--output", "out", "--overlay").exit_code == 0
+    Path("eyes/b.png").write_text("not a picture")
+    assert infer("--output", "out", "--continue").exit_code == 6
+    assert sorted(path.name for path in Path("out/masks").iterdir()) == ["a.png", "c.png"]
+    assert list(Path("out/overlays").iterdir()) == []
+
+
+def test_masks_that_another_program_changed_are_made_again(here):
+    assert infer("--output", "out").exit_code == 0
+    content = Path("out/masks/a.png").read_bytes()
+    Path("out/masks/a.png").write_bytes(content[:-20] + bytes(20))
+    assert infer("--output", "out", "--continue").exit_code == 0
+    assert Path("out/masks/a.png").read_bytes() == content
+
+
+def test_ctrl_c_says_how_to_go_on(here, monkeypatch):
+    run = Pipeline.run
+
+    def interrupted(self, items):
+        steps = run(self, items)
+        yield next(steps)
+        steps.close()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "run", interrupted)
+        result = infer("--output", "out")
+    assert result.exit_code == 130
+    assert "Go on with the same command and: --output out --continue" in result.stderr
+    assert infer("--output", "out", "--continue").exit_code == 0
+    assert summary()["this_run"]["kept"] == 1

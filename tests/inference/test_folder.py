@@ -287,6 +287,34 @@ def test_a_full_disk_stops_with_whole_files_only(tmp_path, monkeypatch):
     assert (outcome.done, outcome.kept) == (3, 1)
 
 
+def test_names_that_begin_alike_do_not_share_a_temporary_file(tmp_path):
+    """Many writers at once, names of which the first 70 characters are the same."""
+    labels = {}
+    for index in range(40):
+        name = f"{'long_name_' * 7}{index:02}"
+        labels[name] = save(tmp_path / f"images/{name}.png", random_labels(8, 8, seed=index))
+    predictor = Predictor(PixelBackend(), contract())
+    (tmp_path / "out").mkdir()
+    predict_folder(predictor, find_inputs(tmp_path / "images"), tmp_path / "out", work=Work(jobs=8))
+    for name, expected in labels.items():
+        np.testing.assert_array_equal(stored(tmp_path / f"out/masks/{name}.png"), expected)
+
+
+def test_what_no_one_thought_of_fails_one_image_and_is_not_quoted(tmp_path, monkeypatch):
+    for name in "ab":
+        save(tmp_path / f"images/{name}.png", random_labels(8, 8))
+
+    def measure(prediction, contract, *, scale):
+        raise ZeroDivisionError("SMITH^JOHN")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("etnet.inference.result_files.measure_prediction", measure)
+        outcome = run(tmp_path / "images", tmp_path / "out")
+    assert outcome.failed == 2
+    assert all("ZeroDivisionError" in reason and "SMITH" not in reason for _, reason in outcome.failures())
+    assert not (tmp_path / "out/masks").exists()
+
+
 def test_errors_of_the_program_are_not_taken_for_bad_files(tmp_path):
     class Broken(PixelBackend):
         def run(self, images, *, probabilities=True):

@@ -35,7 +35,7 @@ def test_a_batch_is_halved_until_it_fits_and_nothing_of_it_is_lost(error, with_e
     expected = PixelBackend(with_edges=with_edges).run(batch(13))
     for found, right in zip(outputs, expected, strict=True):
         np.testing.assert_array_equal(found, right)
-    assert told == [6, 3]
+    assert told == [6]
     assert device.refused == [13, 6]
     assert [shape[0] for shape in device.shapes] == [3, 3, 3, 3, 1]
 
@@ -57,3 +57,17 @@ def test_a_batch_that_fits_goes_through_as_it_is():
     device = PixelBackend()
     HalvingBackend(device).run(batch(5))
     assert device.shapes == [(5, 16, 16, 3)]
+
+
+def test_other_sizes_keep_their_batches():
+    class ByPixels(SmallDevice):
+        def run(self, images, *, probabilities=True):
+            self.most = 1 if images.shape[1] > 16 else 100
+            return super().run(images, probabilities=probabilities)
+
+    device = ByPixels(0)
+    backend = HalvingBackend(device)
+    backend.run(np.zeros((4, 32, 16, 3), np.uint8))
+    device.shapes.clear()
+    backend.run(batch(8))
+    assert device.shapes == [(8, 16, 16, 3)]

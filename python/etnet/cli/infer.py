@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -116,7 +117,7 @@ def command(
         target = _target(earlier, output_folder, _results_name(folder))
         model_choice = ModelChoice(opened, backend, device, refinement)
         cluster = _ray_pipeline(model_choice, threads, target, folder_choice, plane)
-        outcome = _predict(predictor, inputs, target, folder_choice, plane, settings(refinement), cluster)
+        outcome = _predict(predictor, inputs, target, folder_choice, plane, settings(refinement), cluster, folder)
     ran_on = (cluster.ran_on if cluster else None) or predictor.runs_on
     summary = _write_summary(outcome, inputs, predictor, target, chosen=chosen, ran_on=ran_on)
     if folder_choice.report and folder_choice.part is None:
@@ -128,18 +129,36 @@ def command(
 
 def _earlier_results(source: Path, output_folder: Path | None, choice: FolderChoice) -> Path | None:
     """The folder with results to go on with, if any; one that must not be touched is refused."""
+    from etnet.errors import UsageError
     from etnet.inference.journal import journal_name
-    from etnet.output import check_output_folder, newest_folder
+    from etnet.output import check_output_folder
 
-    folder = output_folder or (newest_folder(RUNS, _results_name(source)) if choice.keeps else None)
+    folder = output_folder or (_newest_results(source) if choice.keeps else None)
     if folder is None:
         return None
-    others = set(folder.glob("journal*.jsonl")) - {folder / journal_name(choice.part)}
-    is_beside_other_parts = choice.part is not None and bool(others)
-    has_own = (folder / journal_name(choice.part)).exists()
-    if not (is_beside_other_parts and not has_own) and not (choice.keeps and (has_own or others)):
-        check_output_folder(folder, overwrite=choice.overwrite)
+    has_own, has_whole = ((folder / journal_name(part)).exists() for part in (choice.part, None))
+    has_parts = any(folder.glob("journal.part-*.jsonl"))
+    if choice.keeps and (has_own or has_whole or has_parts):
+        return folder
+    if choice.part is not None and has_parts and not has_own and not has_whole:
+        return folder
+    if not choice.overwrite and (has_own or has_whole or has_parts):
+        raise UsageError(
+            f"{folder}: holds the results of an earlier run; go on with it by --continue, remove its results by "
+            "--overwrite, or choose another --output"
+        )
+    check_output_folder(folder, overwrite=choice.overwrite)
     return folder
+
+
+def _newest_results(source: Path) -> Path | None:
+    """The newest numbered folder with results of this input; another input of the same name has its own."""
+    from etnet.inference.journal import journal_name, journal_source, source_key
+    from etnet.output import numbered_folders
+
+    wanted = source_key(source)
+    found = numbered_folders(RUNS, _results_name(source))
+    return next((folder for folder in found if journal_source(folder / journal_name()) == wanted), None)
 
 
 def _target(earlier: Path | None, output_folder: Path | None, name: str) -> Path:
@@ -156,8 +175,10 @@ def _predict(
     plane: Plane,
     refined_by: Mapping[str, Any],
     cluster: RayPipeline | None,
+    source: Path,
 ) -> FolderOutcome:
     from etnet.inference.folder import Resumption, predict_folder
+    from etnet.inference.journal import source_key
     from etnet.inference.pipeline import Step
     from etnet.inference.results import Failure
 
@@ -171,17 +192,32 @@ def _predict(
             failed += isinstance(step.result, Failure)
             bar.update(task, advance=1, failed=f"{failed} failed" if failed else "")
 
-        return predict_folder(
-            predictor,
-            inputs,
-            target,
-            choice=choice.outputs(),
-            work=choice.work(plane),
-            resumption=Resumption(choice.keeps, choice.part, dict(refined_by)),
-            on_step=show,
-            on_note=warn,
-            source=cluster.keeping if cluster else None,
-        )
+        with _stoppable(target):
+            return predict_folder(
+                predictor,
+                inputs,
+                target,
+                choice=choice.outputs(),
+                work=choice.work(plane),
+                resumption=Resumption(choice.keeps, choice.part, dict(refined_by), source_key(source)),
+                on_step=show,
+                on_note=warn,
+                source=cluster.keeping if cluster else None,
+            )
+
+
+@contextmanager
+def _stoppable(target: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run inside the block with a word on how to go on, and exit code 130."""
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        folder = shlex.quote(str(target))
+        note(f"Stopped; finished images are kept. Go on with the same command and: --output {folder} --continue")
+        click.get_current_context().exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 @contextmanager
@@ -295,7 +331,7 @@ def _write_summary(
         "ran_on": ran_on,
         "versions": versions(),
         "counts": {
-            "found": len(inputs.items),
+            "found": len(inputs.items) + len(inputs.unreadable),
             "done": outcome.done,
             "failed": outcome.failed,
             "skipped_other_files": inputs.skipped,

@@ -7,12 +7,10 @@ slice by slice, and its mask and edges are volumes.
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,13 +21,13 @@ from etnet.inference.measurements import MeasuredImage, Measurements, write_meas
 from etnet.inference.pipeline import Pipeline, Step, Work
 from etnet.inference.predictor import ImagePredictor
 from etnet.inference.result_files import OutputChoice, ResultWriter
-from etnet.inference.results import Failure, ImageResult, Result
-from etnet.output import write_csv
+from etnet.inference.results import RESULT_FOLDERS, Failure, ImageResult, Result
+from etnet.output import LEFTOVER, write_csv
 
 FAILED_COLUMNS = ("file", "reason")
 
-_LEFTOVER = re.compile(r"\..*\.\d+\.part(\.mha)?")
-"""Temporary files of `etnet.output.replacing` that a killed process leaves behind."""
+RESULTS_VERSION = 1
+"""Raised when results of a new version of etnet must not stand beside those of an old one."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,13 @@ class Resumption:
         part: (number from 0, count): segment only each count-th input, beside other runs in the same folder; None for
             all.
         settings: What beside model and output choice decides how results look, for the journal's run key.
+        source: `source_key` of what is segmented, noted in the journal.
     """
 
     keeps: bool = False
     part: tuple[int, int] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,33 +124,44 @@ def predict_folder(
     choice, work, resumption = choice or OutputChoice(), work or Work(), resumption or Resumption()
     part = resumption.part
     items = inputs.items if part is None else inputs.items[part[0] :: part[1]]
+    # Folders that cannot be listed are told once, by the first part.
+    unreadable = inputs.unreadable if part is None or part[0] == 0 else ()
     start, kept = time.perf_counter(), 0
-    with Journal(output, key=_key(predictor, choice, work, resumption.settings), part=part) as journal:
+    key = _key(predictor, choice, work, resumption.settings)
+    with Journal(output, key=key, part=part, source=resumption.source) as journal:
         if not resumption.keeps:
             journal.clear()
         elif journal.others and on_note is not None:
             on_note(_others_sentence(journal))
         if part is None:
-            _remove_leftovers(output)
+            _remove_outdated(output)
         try:
             with closing(_source(predictor, journal, choice, work, source).run(items)) as steps:
-                for step in steps:
-                    if step.is_new:
-                        journal.append(step.result)
-                    kept += not step.is_new
-                    if on_step is not None:
-                        on_step(step)
+                kept = _note_steps(steps, journal, on_step)
         except BaseException:
             # On a full disk the first error is the one to report.
             with contextlib.suppress(EnvironmentFault):
-                _write_tables(journal, inputs, output, part)
+                _write_tables(journal, unreadable, output, part)
             raise
         journal.finish(item.id for item in items)
-        done, failed = _write_tables(journal, inputs, output, part)
+        done, failed = _write_tables(journal, unreadable, output, part)
         if part is None:
-            _tidy(output)
+            # Once more: other machines may have been killed meanwhile.
+            _remove_outdated(output)
         seconds = time.perf_counter() - start
-        return FolderOutcome(journal.path, inputs.unreadable, done, failed, kept, seconds, part)
+        return FolderOutcome(journal.path, unreadable, done, failed, kept, seconds, part)
+
+
+def _note_steps(steps: Iterable[Step], journal: Journal, on_step: Callable[[Step], None] | None) -> int:
+    """Write the journal as steps come, and count the results that were kept."""
+    kept = 0
+    for step in steps:
+        if step.is_new:
+            journal.append(step.result)
+        kept += not step.is_new
+        if on_step is not None:
+            on_step(step)
+    return kept
 
 
 def _source(
@@ -170,7 +181,8 @@ def _key(predictor: ImagePredictor, choice: OutputChoice, work: Work, settings: 
     description = predictor.description.to_dict() if predictor.description else {}
     decisive = {
         "model": description.get("sha256"),
-        "classes": predictor.contract.class_names,
+        "contract": asdict(predictor.contract),
+        "version": RESULTS_VERSION,
         "outputs": vars(choice),
         "plane": work.plane,
         **settings,
@@ -185,9 +197,12 @@ def _others_sentence(journal: Journal) -> str:
     )
 
 
-def _write_tables(journal: Journal, inputs: Inputs, output: Path, part: tuple[int, int] | None) -> tuple[int, int]:
+def _write_tables(
+    journal: Journal, unreadable: Iterable[tuple[str, str]], output: Path, part: tuple[int, int] | None
+) -> tuple[int, int]:
     """Write both tables, and count what is done and what failed."""
-    failures = [*inputs.unreadable]
+    failures = [*unreadable]
+    listed = len(failures)
     failures += [(result.file, result.reason) for result in journal.results() if isinstance(result, Failure)]
 
     def rows() -> Iterator[MeasuredImage]:
@@ -201,23 +216,15 @@ def _write_tables(journal: Journal, inputs: Inputs, output: Path, part: tuple[in
 
     write_csv(output / f"failed{part_suffix(part)}.csv", FAILED_COLUMNS, failures)
     write_measurements(output / f"measurements{part_suffix(part)}.csv", rows)
-    return len(journal) - (len(failures) - len(inputs.unreadable)), len(failures)
+    return len(journal) - (len(failures) - listed), len(failures)
 
 
-def _tidy(output: Path) -> None:
-    # Those of processes on other machines that were killed while this one went on.
-    _remove_leftovers(output)
-    _remove_tables_of_parts(output)
-
-
-def _remove_tables_of_parts(output: Path) -> None:
-    for name in ("failed.part-*.csv", "measurements.part-*.csv", "summary.part-*.json"):
-        for path in output.glob(name):
-            path.unlink(missing_ok=True)
-
-
-def _remove_leftovers(output: Path) -> None:
-    for folder, _, names in os.walk(output):
-        for name in names:
-            if _LEFTOVER.fullmatch(name):
-                Path(folder, name).unlink(missing_ok=True)
+def _remove_outdated(output: Path) -> None:
+    """Remove what is written anew at the end, tables of parts, and temporary files of killed processes."""
+    names = ("report.html", "summary.json", "failed.part-*.csv", "measurements.part-*.csv", "summary.part-*.json")
+    outdated = [path for name in names for path in output.glob(name)]
+    outdated += [path for path in output.glob(".*.part*") if LEFTOVER.fullmatch(path.name)]
+    for folder in RESULT_FOLDERS:
+        outdated += [path for path in (output / folder).rglob(".*.part*") if LEFTOVER.fullmatch(path.name)]
+    for path in outdated:
+        path.unlink(missing_ok=True)

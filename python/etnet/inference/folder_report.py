@@ -95,7 +95,7 @@ class _Pictures:
             return None
         opened = open_input(item, intensity_window=self._contract.intensity_window, plane=self._plane)
         mask = self._output / "masks" / f"{item.output_name}{opened.mask_suffix}"
-        if opened.mask_suffix == ".png":
+        if not opened.is_volume:
             index, labels = 0, read_mask_values(mask)
         else:
             volume = open_volume(mask, plane=self._plane)

@@ -15,19 +15,20 @@ from etnet.types import UInt8Array
 
 
 class HalvingBackend:
-    """Halves the batch when the device runs out of memory, and keeps to the smaller size from then on."""
+    """Halves the batch when the device runs out of memory, and keeps to the smaller size for images of that size."""
 
     def __init__(self, backend: Backend, on_smaller_batch: Callable[[int], None] | None = None) -> None:
         """Wrap a backend, which is closed with this one.
 
         Args:
             backend: What runs the network.
-            on_smaller_batch: Told the new size each time it is halved.
+            on_smaller_batch: Told the new size the first time that a batch is halved.
         """
         self.backend = backend
         self._on_smaller_batch = on_smaller_batch
         self._lock = threading.Lock()
-        self._most: int | None = None
+        self._most: dict[tuple[int, ...], int] = {}
+        self._told = False
 
     @property
     def name(self) -> str:
@@ -58,7 +59,7 @@ class HalvingBackend:
         parts: list[NetworkOutputs] = []
         done = 0
         while done < len(images):
-            size = min(self._most or len(images), len(images) - done)
+            size = min(self._most.get(images.shape[1:], len(images)), len(images) - done)
             outputs = self._try(images[done : done + size], probabilities=probabilities)
             if outputs is not None:
                 parts.append(outputs)
@@ -76,16 +77,14 @@ class HalvingBackend:
         except (OutOfMemory, MemoryError):
             if len(images) == 1:
                 raise
-        self._halve(len(images))
+        self._halve(images.shape[1:], len(images) // 2)
         return None
 
-    def _halve(self, size: int) -> None:
+    def _halve(self, shape: tuple[int, ...], smaller: int) -> None:
         with self._lock:
-            smaller = size // 2
-            if self._most is not None and self._most <= smaller:
-                return
-            self._most = smaller
-        if self._on_smaller_batch is not None:
+            self._most[shape] = min(self._most.get(shape, smaller), smaller)
+            is_first, self._told = not self._told, True
+        if is_first and self._on_smaller_batch is not None:
             self._on_smaller_batch(smaller)
 
 

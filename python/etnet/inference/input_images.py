@@ -48,6 +48,11 @@ class InputImage(ABC):
     slice_spacing: float | None
     mask_suffix: str
 
+    @property
+    def is_volume(self) -> bool:
+        """Whether the mask is a volume too, also with one slice."""
+        return self.slice_spacing is not None
+
     @abstractmethod
     def pixels(self, index: int = 0) -> UInt8Array:
         """A slice as RGB [H, W, 3], uint8, as `etnet.data.io.read_image` gives pictures."""

@@ -90,7 +90,7 @@ def measure_volume(
     lungs = _first(masks, LUNG_NAMES)
     if lungs is not None:
         measured |= lung_stack_measures(lungs, spacing=spacing, hounsfield=values, source=source)
-    return {column: None if math.isnan(value) else value for column, value in measured.items()}
+    return _finite(measured)
 
 
 def structures_of(class_names: Sequence[str], class_groups: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -155,8 +155,14 @@ def measure_labels(
         values |= lung_side_measures(right, left, scale)
     elif lungs is not None:
         values |= lung_measures(lungs, scale)
+    return _finite(values)
+
+
+def _finite(values: Mapping[str, float | str]) -> Measurements:
+    """None for what is not defined, and for what voxels of absurd sizes or values make infinite."""
     return {
-        column: None if isinstance(value, float) and math.isnan(value) else value for column, value in values.items()
+        column: None if isinstance(value, float) and not math.isfinite(value) else value
+        for column, value in values.items()
     }
 
 

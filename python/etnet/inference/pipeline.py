@@ -2,8 +2,9 @@
 
     read (hash, decode, check)  ->  batches of one size  ->  predict  ->  write (masks, measurements)
 
-The network is never waited for longer than it takes: reading runs ahead and writing lags behind, both by a bounded
-number of images and of pixels, so that memory does not grow with the number of inputs.
+Reading runs ahead of the network and writing lags behind it, both by a bounded number of images, so that memory does
+not grow with the number of inputs. While more than `MOST_PIXELS_UNDER_WAY` are decoded, none is read: what there is
+goes to the disk first. The inputs that the reader threads have begun by then come on top.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from etnet.sidecar import file_sha256
 from etnet.types import Contract, Prediction, UInt8Array
 
 MOST_PIXELS_UNDER_WAY = 1 << 28
-"""Pixels of decoded images from which no further one is read ahead: about 800 MB of RGB."""
+"""Pixels of decoded images beyond which no further one is read: about 800 MB of RGB."""
 
 _MOST_JOBS = 8
 _BATCHES_COLLECTED = 4
@@ -111,6 +112,7 @@ class Pipeline:
         self._work = work
         self._finished = finished
         self._under_way = _Gauge()
+        self._is_stopped = threading.Event()
         self._predicting: deque[tuple[list[_Read], Future[list[list[Prediction] | str]]]] = deque()
         self._writing: deque[Future[Result]] = deque()
 
@@ -128,31 +130,42 @@ class Pipeline:
             try:
                 yield from self._steps(items)
             except BaseException:
+                self._is_stopped.set()
                 for pool in (self._readers, self._networks, self._writers):
                     pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def _steps(self, items: Iterable[InputItem]) -> Iterator[Step]:
         batches = _Batches(self._predictor.contract, self._work.batch_size)
-        for read in self._read_ahead(items):
-            if not isinstance(read, _Read):
-                yield read
-                continue
-            for batch in batches.add(read):
-                yield from self._predict(batch)
+        waiting: deque[Future[_Read | Step]] = deque()
+        for item in items:
+            while not self._may_read(waiting):
+                # With nothing to wait for, all there is room for is on its way to the disk.
+                yield from self._accept(waiting.popleft(), batches) if waiting else self._drain(batches)
+            waiting.append(self._readers.submit(self._read, item))
+        while waiting:
+            yield from self._accept(waiting.popleft(), batches)
+        yield from self._drain(batches)
+
+    def _may_read(self, waiting: deque[Future[_Read | Step]]) -> bool:
+        """Whether another input may be read ahead; one that is being read has a size that is not known yet."""
+        if len(waiting) >= self._work.batch_size + self._work.threads:
+            return False
+        is_full = self._under_way.pixels > MOST_PIXELS_UNDER_WAY
+        return not is_full and sum(not read.done() for read in waiting) < self._work.threads
+
+    def _accept(self, reading: Future[_Read | Step], batches: _Batches) -> Iterator[Step]:
+        read = reading.result()
+        if not isinstance(read, _Read):
+            yield read
+            return
+        for batch in batches.add(read):
+            yield from self._predict(batch)
+
+    def _drain(self, batches: _Batches) -> Iterator[Step]:
         for batch in batches.rest():
             yield from self._predict(batch)
         yield from self._collect(predicting=0, writing=0)
-
-    def _read_ahead(self, items: Iterable[InputItem]) -> Iterator[_Read | Step]:
-        depth = self._work.batch_size + self._work.threads
-        waiting: deque[Future[_Read | Step]] = deque()
-        for item in items:
-            while waiting and (len(waiting) >= depth or self._under_way.pixels > MOST_PIXELS_UNDER_WAY):
-                yield waiting.popleft().result()
-            waiting.append(self._readers.submit(self._read, item))
-        while waiting:
-            yield waiting.popleft().result()
 
     def _read(self, item: InputItem) -> _Read | Step:
         try:
@@ -169,6 +182,8 @@ class Pipeline:
             return Step(Failure(item.id, str(error)))
         except MemoryError:
             return Step(Failure(item.id, f"{item.path}: not enough memory to read this image; cut it into parts"))
+        except Exception as error:  # one bad input stops no other, also one that nobody thought of
+            return Step(Failure(item.id, _unexpected(item, "read", error)))
         read = _Read(opened, sha256, flags)
         self._under_way.add(read.pixels)
         return read
@@ -198,6 +213,8 @@ class Pipeline:
             return Failure(read.item.id, str(error))
         except MemoryError:
             return Failure(read.item.id, f"{read.item.path}: not enough memory to write its mask; cut it into parts")
+        except Exception as error:  # one bad input stops no other, also one that nobody thought of
+            return Failure(read.item.id, _unexpected(read.item, "measured and written", error))
         finally:
             self._under_way.add(-read.pixels)
 
@@ -216,6 +233,8 @@ class Pipeline:
         predicted: list[Prediction | str] = []
         step = self._work.batch_size
         for start in range(0, volume.num_slices, step):
+            if self._is_stopped.is_set():
+                return ["the run was stopped"]
             indices = range(start, min(start + step, volume.num_slices))
             predicted += self._predict_images([volume.pixels(index) for index in indices])
             for index in indices:
@@ -306,6 +325,11 @@ def _require_image_error(error: BaseException) -> None:
     """Raise what concerns the device, and with it every image to come."""
     if isinstance(error, EnvironmentFault) and not isinstance(error, OutOfMemory):
         raise error
+
+
+def _unexpected(item: InputItem, what: str, error: Exception) -> str:
+    # Without the error's own words, which may quote a patient's name.
+    return f"{item.path}: could not be {what} ({type(error).__name__}); please report this with the kind of the file"
 
 
 def _named(item: InputItem, results: Sequence[Prediction | str]) -> list[Prediction] | str:

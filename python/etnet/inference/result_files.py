@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from etnet.data.io import write_png
 from etnet.data.roi import window_around
-from etnet.errors import EnvironmentFault
 from etnet.inference.input_images import InputImage
 from etnet.inference.measurements import Measurements, measure_prediction, measure_volume
 from etnet.inference.overlay import draw_overlay
@@ -131,9 +130,9 @@ class ResultWriter:
             return ()
         maps = [prediction.probabilities for prediction in predictions if prediction.probabilities is not None]
         names = self._contract.class_names
-        if self._choice.probabilities == "npz" or opened.num_slices > 1 or opened.mask_suffix != ".png":
+        if self._choice.probabilities == "npz" or opened.is_volume:
             array = np.stack([part.astype(np.float16) for part in maps], axis=1)
-            array = array[:, 0] if opened.mask_suffix == ".png" else array
+            array = array if opened.is_volume else array[:, 0]
             name = f"probabilities/{opened.item.output_name}.npz"
             pending[name] = lambda path: write_bytes(path, _npz(array, names))
             return (name,)
@@ -153,8 +152,10 @@ class ResultWriter:
         return name
 
     def _uncertainty(self, predictions: Sequence[Prediction]) -> float | None:
-        """The mean over the slices of an input; None for a network without edge guidance."""
-        found = (boundary_uncertainty(prediction, self._contract) for prediction in predictions)
+        """The mean over the slices that show a structure; None for a network without edge guidance."""
+        # Slices beyond the structure agree on nothing being there, which says nothing of its border.
+        shown = [prediction for prediction in predictions if prediction.labels.any()] or predictions
+        found = (boundary_uncertainty(prediction, self._contract) for prediction in shown)
         scores = [one.score for one in found if one is not None]
         return round(float(np.mean(scores)), 6) if scores else None
 
@@ -180,7 +181,7 @@ class ResultWriter:
                     path.parent.mkdir(parents=True, exist_ok=True)
                 write(path)
                 written.append(path)
-        except EnvironmentFault:
+        except BaseException:
             for path in written:
                 path.unlink(missing_ok=True)
             raise

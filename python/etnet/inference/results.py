@@ -9,6 +9,9 @@ from typing import Any
 from etnet.inference.inputs import InputItem, output_stem
 from etnet.inference.measurements import Measurements
 
+RESULT_FOLDERS = ("masks", "edges", "probabilities", "overlays")
+"""Folders below the output folder that hold the files of results."""
+
 
 @dataclass(frozen=True)
 class ImageResult:

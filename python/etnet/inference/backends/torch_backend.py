@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,6 +101,7 @@ class TorchBackend:
         self._mean = torch.tensor(contract.mean, dtype=torch.float32, device=self._device).view(shape)
         self._std = torch.tensor(contract.std, dtype=torch.float32, device=self._device).view(shape)
         self._staging: dict[tuple[int, ...], Tensor] = {}
+        self._running = threading.Lock()
         self._computed: Callable[..., _DeviceOutputs] = self._compute
         if compiled:
             mode = "reduce-overhead" if self._device.type == "cuda" else "default"
@@ -139,8 +141,8 @@ class TorchBackend:
 
     @property
     def concurrent_runs(self) -> int:
-        """One: its parts already run on all processors, or in the order of one stream."""
-        return 1
+        """Two on a GPU, of which one computes while the other prepares its images; a processor has nothing to spare."""
+        return 2 if self._device.type == "cuda" else 1
 
     def close(self) -> None:
         """Do nothing: the network's memory goes with its last reference, which may be a caller's."""
@@ -172,7 +174,7 @@ class TorchBackend:
     def _run(self, images: UInt8Array, *, probabilities: bool, clock: _StageClock | None = None) -> NetworkOutputs:
         lap = clock.lap if clock is not None else _no_lap
         try:
-            with torch.inference_mode():
+            with self._running, torch.inference_mode():
                 batch = self._upload(images)
                 lap("copy_in")
                 labels, *others = self._computed(batch, probabilities=probabilities)
