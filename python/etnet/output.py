@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import itertools
 import json
@@ -19,6 +20,7 @@ LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.\d+\.\d+\.part(\.mha)?")
 """Names of the temporary files that a killed process leaves behind."""
 
 _COUNTER = itertools.count()
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_output_folder(folder: Path, *, overwrite: bool) -> None:
@@ -90,8 +92,9 @@ def disk_faults(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        remedy = "free some space there" if error.errno in _FULL else "check that it may be written"
         raise EnvironmentFault(
-            f"{path}: could not be written ({reason}); free some space there or name another output folder"
+            f"{path}: could not be written ({reason}); {remedy} or name another output folder"
         ) from error
 
 

@@ -73,8 +73,7 @@ class FolderChoice:
             raise UsageError("--continue keeps results and --overwrite removes them; give one of the two")
         if (self.part_id is None) != (self.num_parts == 1):
             raise UsageError(
-                f"--num-parts {self.num_parts} and --part-id {self.part_id}: expected both or neither, for instance "
-                "--num-parts 4 --part-id 0"
+                "--num-parts and --part-id: expected both or neither, for instance --num-parts 4 --part-id 0"
             )
         if self.part_id is not None and self.part_id >= self.num_parts:
             raise UsageError(
@@ -131,7 +130,7 @@ def _options() -> Iterable[Callable[[Command], Command]]:
     yield click.option(
         "--save-probabilities",
         type=click.Choice(("png", "npz")),
-        help="Also write class probabilities: 16-bit PNGs (times 65535), or NumPy files of float16.",
+        help="Also write class probabilities: 16-bit PNGs (times 65535) or NumPy files; of volumes the latter.",
     )
     yield click.option("--no-report", is_flag=True, help="Leave out report.html.")
     yield click.option(

@@ -112,6 +112,8 @@ def command(
     refinement = choice.refinement(network.contract, batch_size=folder_choice.batch_size)
     predictor = _refined(network, refinement)
     note(f"Segmenting with {opened} on {predictor.runs_on}")
+    if predictor.contract.training_range is None:
+        note("The model does not say how its training images looked: only blank, black and white images are flagged")
     chosen = {**_settings(folder), **folder_choice.settings(), **settings(refinement)}
     with network, _cluster(folder_choice.ray, device):
         target = _target(earlier, output_folder, _results_name(folder))

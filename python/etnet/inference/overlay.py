@@ -28,6 +28,8 @@ UNCERTAIN: Rgb = (255, 210, 40)
 _SHORT_SIDE = 1000
 """Images are enlarged until their shorter side has about this many pixels, at most by `_LARGEST_FACTOR`."""
 _LARGEST_FACTOR = 4
+_LONG_SIDE = 8000
+"""Pixels of the longer side that no enlargement goes beyond."""
 _FILL_OPACITY = 0.36
 _ERROR_OPACITY = 0.85
 _FRAME: Rgb = (255, 255, 255)
@@ -49,10 +51,11 @@ class LegendEntry:
 def enlargement(height: int, width: int) -> int:
     """The whole factor by which a picture of this size is enlarged.
 
-    >>> enlargement(584, 565), enlargement(1, 1), enlargement(2000, 3000)
-    (2, 4, 1)
+    >>> enlargement(584, 565), enlargement(1, 1), enlargement(2000, 3000), enlargement(10, 30000)
+    (2, 4, 1, 1)
     """
-    return int(np.clip(round(_SHORT_SIDE / min(height, width)), 1, _LARGEST_FACTOR))
+    wanted = min(round(_SHORT_SIDE / min(height, width)), _LARGEST_FACTOR, _LONG_SIDE // max(height, width))
+    return max(1, wanted)
 
 
 def draw_overlay(

@@ -30,7 +30,8 @@ _ON_A_CARD = 4
 
 _ABOUT_UNCERTAINTY = (
     "Uncertainty is 0 where the edges that the network predicts and the border of its mask agree, and grows towards 1 "
-    "as they differ. It orders images for review; it is not a probability of being wrong."
+    "as they differ. It orders images for review; it is not a probability of being wrong, and tells little where the "
+    "network learned its edges badly."
 )
 
 
