@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from etnet.cli.main import main
 from helpers.bundles import draw_disc
+from helpers.command_line import one_sentence, run_etnet
 
 
 @pytest.fixture
@@ -24,17 +24,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 def measure(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, ["measure", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def one_sentence(result: Result, code: int, *words: str) -> None:
-    assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(lines) == 1
-    for word in words:
-        assert word in lines[0]
+    return run_etnet("measure", *arguments)
 
 
 def rows_of(table: str) -> list[dict[str, str]]:
@@ -151,3 +141,31 @@ def test_a_table_that_exists_is_replaced_only_when_asked(here):
     one_sentence(measure("eyes", "--recipe", "drishti_gs", "--output", "eyes"), 2, "eyes: is a folder")
     assert measure("eyes", "--recipe", "drishti_gs", "--output", "t.csv", "--overwrite").exit_code == 0
     assert len(rows_of("t.csv")) == 2
+
+
+def test_a_foreign_table_of_the_second_name_is_neither_removed_nor_replaced(here):
+    Path("t_failed.csv").write_text("mine")
+    for broken in (False, True):
+        if broken:
+            Path("eyes/broken.png").write_bytes(b"not a picture")
+        result = measure("eyes", "--recipe", "drishti_gs", "--output", "t.csv")
+        one_sentence(result, 2, "t_failed.csv: exists", "--overwrite")
+        assert Path("t_failed.csv").read_text() == "mine"
+        assert not Path("t.csv").exists()
+    assert measure("eyes", "--recipe", "drishti_gs", "--output", "t.csv", "--overwrite").exit_code == 6
+    assert [row["file"] for row in rows_of("t_failed.csv")] == ["broken.png"]
+
+
+def test_a_folder_of_the_second_name_is_one_sentence(here):
+    Path("t_failed.csv").mkdir()
+    result = measure("eyes", "--recipe", "drishti_gs", "--output", "t.csv", "--overwrite")
+    one_sentence(result, 2, "t_failed.csv: is a folder, where failed masks are listed")
+    assert not Path("t.csv").exists()
+
+
+def test_masks_below_the_folder_are_measured_when_asked_for(here):
+    Path("eyes/left").mkdir()
+    Path("eyes/a.png").rename("eyes/left/a.png")
+    result = measure("eyes", "--recipe", "drishti_gs", "--recursive", "--output", "table.csv")
+    assert result.exit_code == 0, result.output
+    assert [row["file"] for row in rows_of("table.csv")] == ["b.png", "left/a.png"]

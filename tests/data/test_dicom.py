@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gdcm
@@ -15,6 +16,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
+from etnet.data import dicom
 from etnet.data.dicom import is_dicom, read_dicom
 from etnet.data.picture_files import MOST_PIXELS
 from etnet.errors import DataError
@@ -317,3 +319,17 @@ def test_a_missing_package_is_said_with_the_command_that_installs_it(tmp_path):
     assert result.stderr.strip().endswith(
         "is read with pydicom, which is not installed; run: pip install 'etnet[medical]'"
     )
+
+
+def test_two_threads_decode_at_once(tmp_path, monkeypatch):
+    paths = [write_dicom(tmp_path / f"{index}.dcm", np.full((6, 9), index, np.uint8)) for index in range(2)]
+    together, decode = threading.Barrier(2, timeout=20), dicom._decode
+
+    def decode_together(dataset, path):
+        together.wait()
+        return decode(dataset, path)
+
+    monkeypatch.setattr(dicom, "_decode", decode_together)
+    with ThreadPoolExecutor(2) as pool:
+        images = list(pool.map(read_dicom, paths))
+    assert [int(image.pixels.max()) for image in images] == [0, 1]

@@ -94,3 +94,45 @@ def test_the_spacing_is_that_of_the_line_even_where_it_is_none(tmp_path):
         assert read_metaimage_header(path).spacing == spacing
     assert np.isnan(read_metaimage_header(write(tmp_path, "ElementSpacing = x", "ElementDataFile = a")).spacing).all()
     assert read_metaimage_header(write(tmp_path, "ElementDataFile = a")).spacing == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("NDims", "-3", "holds -3; expected one line with a whole number from 1 to 4; copy or export"),
+        ("NDims", "99999", "holds 99999; expected one line"),
+        ("NDims", "2147483648", "holds 2147483648; expected one line"),
+        ("NDims", "Quetzalcoatl", "holds ?; expected one line"),
+        ("DimSize", "6 5", "holds 6 5; expected 3 whole numbers from 1 to 2147483647, as NDims says"),
+        ("DimSize", "6 -5 4", "holds 6 -5 4; expected 3 whole numbers"),
+        ("DimSize", "6 5 4" + " 1" * 9, "holds 6 5 4 1 1 1 1 1 1 ...; expected 3 whole numbers"),
+        ("Offset", "0 Quetzalcoatl 0", "holds 0 ? 0; expected 3 finite numbers"),
+        ("Offset", "0 0", "holds 0 0; expected 3 numbers, because NDims is 3"),
+        ("TransformMatrix", "1 0 0", "holds 1 0 0; expected 9 numbers, because NDims is 3"),
+        ("TransformMatrix", "nan 0 0 0 1 0 0 0 1", "holds ? 0 0 0 1 0 0 0 1; expected 9 finite numbers"),
+        ("ElementNumberOfChannels", "0", "holds 0; expected one line with a whole number from 1"),
+        ("HeaderSize", "-5", "holds -5; expected one line with a whole number from -1"),
+    ],
+)
+def test_numbers_that_do_not_fit_the_dimensions_are_refused_before_itk_sees_them(
+    tmp_path, monkeypatch, capfd, key, value, words
+):
+    monkeypatch.setattr(SimpleITK.ImageFileReader, "ReadImageInformation", lambda _: pytest.fail("ITK read the header"))
+    path = write(tmp_path, "ElementDataFile = LOCAL", local=VALUES.tobytes())
+    lines = [line for line in path.read_text("latin-1").split("\n", 5) if not line.startswith(f"{key} =")]
+    path.write_text("\n".join([f"{key} = {value}", *lines]), "latin-1")
+    assert f"the line {key} of its header {words}" in error_of(path)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("second", ["NDims = -3", "NDims : -3"])
+def test_a_second_number_of_dimensions_is_refused(tmp_path, second):
+    path = write(tmp_path, second, "ElementDataFile = LOCAL", local=VALUES.tobytes())
+    assert "the line NDims of its header holds -3; expected one line" in error_of(path)
+
+
+def test_a_header_with_colons_is_read_as_itk_does(tmp_path):
+    path = write(tmp_path, "ElementDataFile = LOCAL", local=VALUES.tobytes())
+    path.write_bytes(path.read_bytes().replace(b" = ", b" : ", 3))
+    assert SimpleITK.ReadImage(str(path)).GetSize() == (6, 5, 4)
+    assert len(open_volume(path)) == 4

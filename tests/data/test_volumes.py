@@ -3,6 +3,9 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -11,6 +14,7 @@ import pytest
 import SimpleITK
 from nibabel.affines import voxel_sizes
 
+from etnet.data.volume_formats import VOLUME_FORMATS
 from etnet.data.volumes import Volume, open_volume, volume_suffix
 from etnet.errors import DataError, EnvironmentFault
 from helpers.medical import IDENTIFIERS, write_metaimage, write_nifti
@@ -218,6 +222,34 @@ def test_a_nifti_spacing_that_is_not_positive_is_refused(tmp_path, value):
     assert f"the voxel spacing is [0.5, {value:g}, 2.5] mm" in error_of(path)
 
 
+@pytest.mark.parametrize("unit", ["mm", "micron"])
+@pytest.mark.parametrize("code", ["sform", "qform"])
+@pytest.mark.parametrize(("factor", "is_refused"), [(2.0, True), (1.02, True), (1.005, False), (0.98, True)])
+def test_a_nifti_spacing_that_the_orientation_contradicts_is_refused(tmp_path, unit, code, factor, is_refused):
+    path = tmp_path / "x.nii"
+    # Oblique, so that the lengths of the columns count and not their largest entries.
+    turn = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]])
+    image = nibabel.Nifti1Image(scan(), None)
+    image.header.set_xyzt_units(unit)
+    image.header.set_sform(nibabel.affines.from_matvec(turn * (0.5, 0.75, 2.5)), code=int(code == "sform"))
+    image.header.set_qform(nibabel.affines.from_matvec(turn * (0.5, 0.75, 2.5)), code=int(code == "qform"))
+    nibabel.save(image, path)
+    content = bytearray(path.read_bytes())
+    content[84:88] = np.float32(0.75 * factor).tobytes()  # pixdim[2], which a qform shares
+    path.write_bytes(content)
+    if code == "qform" or not is_refused:
+        assert len(open_volume(path)) == scan().shape[2]
+        return
+    scale = 1 if unit == "mm" else 1e-3
+    given, told = ([f"{value * scale:g}" for value in (0.5, middle, 2.5)] for middle in (0.75 * factor, 0.75))
+    with pytest.raises(DataError) as caught:
+        open_volume(path)
+    assert str(caught.value).startswith(
+        f"{path}: the voxel spacing is [{', '.join(given)}] mm by pixdim and [{', '.join(told)}] mm by the orientation "
+        "matrix (sform); expected the same within 1%"
+    )
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-0.75", "0", "wide"])
 def test_a_metaimage_spacing_that_is_not_positive_is_refused(tmp_path, value):
     path = write(tmp_path / "ct.mha", scan())
@@ -337,3 +369,18 @@ def test_the_suffix_tells_a_volume():
 
 def test_the_reference_of_these_tests_knows_the_spacing(tmp_path):
     assert voxel_sizes(nibabel.load(write(tmp_path / "x.nii", scan(), OBLIQUE)).affine) == pytest.approx(SPACING)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_two_threads_read_voxels_at_once(tmp_path, monkeypatch, suffix):
+    paths = [write(tmp_path / f"{index}{suffix}", scan() + np.int16(index)) for index in range(2)]
+    together, present = threading.Barrier(2, timeout=20), VOLUME_FORMATS[suffix]
+
+    def read_together(path):
+        together.wait()
+        return present.read_voxels(path)
+
+    monkeypatch.setitem(VOLUME_FORMATS, suffix, replace(present, read_voxels=read_together))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(open_volume, paths)
+    np.testing.assert_array_equal(first.values(3) + 1, second.values(3))

@@ -267,6 +267,19 @@ def _metaimage_that_lies(path: Path, seed: int) -> None:
     path.write_bytes(content.replace(told, b"DimSize = 1200 1200 1200"))
 
 
+def _metaimage_header(line: str, *, instead_of: str) -> Writer:
+    """Another line in the place of the one with a key; `{0}` in it stands for the number of the file."""
+
+    def write(path: Path, seed: int) -> None:
+        _metaimage(path, seed)
+        lines = path.read_bytes().split(b"\n")
+        (at,) = [index for index, present in enumerate(lines) if present.startswith(f"{instead_of} =".encode())]
+        lines[at] = line.format(5 + seed).encode()
+        path.write_bytes(b"\n".join(lines))
+
+    return write
+
+
 def _metaimage_of_huge_compressed_data(path: Path, seed: int) -> None:
     _metaimage(path, seed)
     content = path.read_bytes()
@@ -349,6 +362,33 @@ KINDS = (
     BrokenKind("no voxels", ".mhd", _metaimage_without_voxels, ("the file with its voxels is missing",)),
     BrokenKind("lying size", ".mha", _metaimage_that_lies, ("bytes of voxels; expected 1728000000",)),
     BrokenKind("lying compression", ".mha", _metaimage_of_huge_compressed_data, ("compressed voxels are damaged",)),
+    *(
+        BrokenKind(
+            f"header {name}", ".mha", _metaimage_header(line, instead_of=key), (f"the line {key} of its header",)
+        )
+        for name, key, line in [
+            ("negative dimensions", "NDims", "NDims =-3"),
+            ("too many dimensions", "NDims", "NDims = 99999"),
+            ("overflowing dimensions", "NDims", "NDims = 2147483648"),
+            ("no dimensions", "NDims", "NDims = 0"),
+            ("dimensions in words", "NDims", "NDims = three"),
+            ("dimensions twice", "NDims", "NDims = 3\nNDims = -3"),
+            ("negative length", "DimSize", "DimSize = -{0} 6 7"),
+            ("too few lengths", "DimSize", "DimSize = {0} 6"),
+            ("too many lengths", "DimSize", "DimSize = {0} 6 7 1 1 1 1 1 1 1 1 1"),
+            ("too few spacings", "ElementSpacing", "ElementSpacing = 1"),
+            ("too many spacings", "ElementSpacing", "ElementSpacing = " + "1 " * 3000),
+            ("short matrix", "TransformMatrix", "TransformMatrix = 1"),
+            ("long matrix", "TransformMatrix", "TransformMatrix = " + "1 " * 500),
+            ("infinite offset", "Offset", "Offset = inf 0 0"),
+        ]
+    ),
+    BrokenKind(
+        "header of channels",
+        ".mha",
+        _metaimage_header("ElementNumberOfChannels = -1\nElementType = MET_UCHAR", instead_of="ElementType"),
+        ("the line ElementNumberOfChannels of its header holds -1",),
+    ),
     BrokenKind("link to nothing", ".png", _link, ("cannot be opened", "No such file")),
     BrokenKind("link to itself", ".png", _link_to_itself, ("cannot be opened", "symbolic links")),
     BrokenKind("pipe", ".png", _pipe, ("is a pipe, socket or device, not a file",)),

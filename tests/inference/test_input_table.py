@@ -44,7 +44,24 @@ def test_two_lines_of_one_id_are_refused(tmp_path, second):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "..", "../a", "/a", "a/../b", "a//b", "a/", ".a", "a\\b", "a:b", "a\tb", "a*", "x.png/a"]
+    "name",
+    [
+        "",
+        "..",
+        "../a",
+        "/a",
+        "a/../b",
+        "a//b",
+        "a/",
+        ".a",
+        "a\\b",
+        "a:b",
+        "a\tb",
+        "a*",
+        "x.png/a",
+        "x.npz/a",
+        "y/X.NPZ/a",
+    ],
 )
 def test_an_id_that_cannot_name_a_file_is_refused(tmp_path, name):
     with pytest.raises(DataError, match=r"line 2 has the id '.*', which cannot name a result"):

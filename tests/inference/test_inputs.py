@@ -11,6 +11,7 @@ import pytest
 
 from etnet.errors import DataError
 from etnet.inference.inputs import InputItem, assign_output_names, find_inputs, fixed_folder
+from etnet.inference.results import RESULT_FOLDERS
 from helpers.medical import identified, save_dicom, write_dicom
 
 
@@ -37,6 +38,7 @@ def ids(source: Path, **options) -> list[str]:
         (["X/a.png", "x/A.png"], ("X/a.png", "x/A.png-2")),
         (["ct.nii", "ct.nii.gz", "ct.mha"], ("ct.nii", "ct.nii.gz", "ct.mha")),
         (["a.jpg", "a.png/b.png", "c.mha/d.png", "c.nii"], ("a-2", "a.png/b", "c.mha/d", "c-2")),
+        (["a.png", "a.npz/b.png", "c/D.NPZ/e.png", "c/d.tif"], ("a-2", "a.npz/b", "c/D.NPZ/e", "c/d-2")),
         (["1.2.840.1", "1.2.840.2", "IM0001", "a.dcm"], ("1.2.840.1", "1.2.840.2", "IM0001", "a")),
     ],
 )
@@ -184,6 +186,80 @@ def test_a_pattern_takes_what_matches(tmp_path):
     assert [item.id for item in found.items] == ["x/ct9.png", "x/ct10.png", "y/ct1.png"]
     assert found.skipped == 1
     assert ids(tmp_path / "**" / "*1.png") == ["y/ct1.png", "y/mr1.png"]
+
+
+def test_a_file_that_a_pattern_finds_twice_is_one_input(tmp_path):
+    touch(tmp_path, "a.png", "x/y/b.png", "x/notes.txt")
+    found = find_inputs(tmp_path / "**" / "**" / "*")
+    assert [item.id for item in found.items] == ["a.png", "x/y/b.png"]
+    assert found.skipped == 1
+    assert ids(tmp_path / "*" / ".." / "*.png") == ["a.png"]
+    assert ids(tmp_path / "*" / "y" / ".." / "y" / "*.png") == ["x/y/b.png"]
+
+
+def test_the_parent_of_a_linked_folder_is_followed_where_it_is(tmp_path):
+    touch(tmp_path, "in/x/y/a.png", "in/x/b.png", "in/c.png")
+    (tmp_path / "in/z").symlink_to(tmp_path / "in/x/y")
+    (item,) = find_inputs(tmp_path / "in" / "z*" / ".." / "*.png").items
+    assert (item.id, item.path) == ("x/b.png", tmp_path / "in/x/b.png")
+
+
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_a_pattern_that_leads_out_of_its_folder_is_refused(tmp_path, monkeypatch, is_relative):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "in/x/a.png", "other/b.png", "elsewhere/c.png")
+    folder = Path() if is_relative else tmp_path
+    with pytest.raises(
+        DataError, match=r"leads out of .*in with '\.\.', for instance to .*b\.png, and results are named"
+    ):
+        find_inputs(folder / "in" / "*" / ".." / ".." / "other" / "*.png")
+    # In front of the placeholder it is part of the folder that names are relative to.
+    assert ids(folder / "in" / ".." / "other" / "*.png") == ["b.png"]
+
+
+JOURNALS = {
+    "journal.jsonl": '{"etnet_journal": 1, "source": "images"}\n',
+    "journal.part-0-of-4.jsonl": '{"key": "0123456789abcdef", "result": {}}\n',
+    "journal.part-13-of-40.jsonl": "",
+}
+
+
+@pytest.mark.parametrize("name", list(JOURNALS))
+def test_results_of_earlier_runs_are_not_segmented_again(tmp_path, name):
+    touch(tmp_path, "a.png", "x/b.png", "runs/infer/x/masks/a.png", "runs/infer/x/overlays/left/a.png", "runs/c.png")
+    (tmp_path / "runs/infer/x" / name).write_text(JOURNALS[name])
+    expected = ["a.png", "runs/c.png", "x/b.png"]
+    assert ids(tmp_path, recursive=True) == expected
+    assert ids(tmp_path / "**" / "*.png") == expected
+    assert ids(tmp_path / "*" / "**" / "*.png") == expected[1:]
+    results = tmp_path / "runs/infer/x"
+    # What is named is meant, such as the masks of a coarse network.
+    assert ids(results / "masks") == ids(results / "masks" / "**" / "*.png") == ["a.png"]
+    assert ids(tmp_path / "runs" / "infer" / "*" / "masks" / "*.png") == ["x/masks/a.png"]
+
+
+def test_results_written_among_the_images_are_not_segmented_again(tmp_path):
+    touch(tmp_path, "a.png", "x/b.png", "x/masks/c.png", *(f"{name}/x/b.png" for name in RESULT_FOLDERS))
+    assert len(ids(tmp_path, recursive=True)) == 3 + len(RESULT_FOLDERS)
+    (tmp_path / "journal.jsonl").touch()
+    expected = ["a.png", "x/b.png", "x/masks/c.png"]
+    assert ids(tmp_path, recursive=True) == ids(tmp_path / "**" / "*.png") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("journal.jsonl", '{"title": "Mon"}\n'), ("journal.jsonl.bak", ""), ("journal.2024.jsonl", "")],
+)
+def test_images_beside_another_journal_are_taken(tmp_path, name, content):
+    touch(tmp_path, "x/b.png")
+    (tmp_path / "x" / name).write_text(content)
+    assert ids(tmp_path, recursive=True) == ids(tmp_path / "**" / "*.png") == ["x/b.png"]
+
+
+def test_a_pipe_called_like_a_journal_is_not_waited_for(tmp_path):
+    touch(tmp_path, "x/b.png")
+    os.mkfifo(tmp_path / "x/journal.jsonl")
+    assert ids(tmp_path, recursive=True) == ["x/b.png"]
 
 
 def test_a_name_with_brackets_is_a_name_first(tmp_path):

@@ -139,6 +139,16 @@ def test_each_mask_has_the_field_of_view_of_its_name(tmp_path):
     assert "is empty" in reasons["e.png"]
 
 
+def test_two_fields_of_view_for_one_mask_are_refused(tmp_path):
+    save(tmp_path / "masks/a.png", square(4))
+    for name, side in {"a.gif": 10, "a.png": 8, "b.png": 8}.items():
+        save(tmp_path / "views" / name, square(side, value=255))
+    with pytest.raises(
+        DataError, match=r"views: holds two fields of view for masks named a, a\.gif and a\.png; expected"
+    ):
+        run(tmp_path / "masks", source="drive", field_of_view=tmp_path / "views")
+
+
 def test_a_field_of_view_that_does_not_exist_is_one_sentence(tmp_path):
     save(tmp_path / "masks/a.png", square(4))
     with pytest.raises(DataError, match=r"nowhere\.png: cannot be opened"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 import time
 from pathlib import Path
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from etnet.errors import EnvironmentFault
+from etnet.errors import DataError, EnvironmentFault
 from etnet.inference.inputs import InputItem, find_inputs
 from etnet.inference.pipeline import Pipeline, Step, Work, input_sha256
 from etnet.inference.predictor import Predictor
@@ -168,9 +170,51 @@ def test_a_missing_file_is_a_failure_with_its_sentence(tmp_path):
     assert "cannot be opened" in step.result.reason
 
 
-def test_the_hash_of_a_header_holds_the_voxels_beside_it(tmp_path):
+def header_naming(folder: Path, voxels: str) -> Path:
+    path = folder / "a.mhd"
+    path.write_bytes(
+        b"NDims = 3\nDimSize = 5 4 3\nElementType = MET_UCHAR\n"
+        + f"ElementDataFile = {voxels}\n".encode("utf-8", "surrogateescape")
+    )
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.raw", "a.zraw", "other name.bin", "below/voxels", "a"])
+def test_the_hash_of_a_header_holds_the_voxels_that_it_names(tmp_path, name):
+    path, voxels = header_naming(tmp_path, name), tmp_path / name
+    voxels.parent.mkdir(exist_ok=True)
+    hashes = []
+    for value in (0, 1):
+        voxels.write_bytes(bytes([value]) * 60)
+        hashes.append(input_sha256(path))
+    assert hashes[0] != hashes[1]
+    joined = file_sha256(path) + hashlib.sha256(bytes([1]) * 60).hexdigest()
+    assert hashes[1] == hashlib.sha256(joined.encode()).hexdigest()
+
+
+def test_the_hash_of_a_header_is_not_that_of_what_lies_beside_it(tmp_path):
     write_metaimage(tmp_path / "a.mhd", np.zeros((3, 4, 5), np.uint8))
     before = input_sha256(tmp_path / "a.mhd")
-    (voxels,) = tmp_path.glob("a.*raw")
-    voxels.write_bytes(voxels.read_bytes() + b"more")
-    assert input_sha256(tmp_path / "a.mhd") != before
+    (tmp_path / "a.xraw").write_bytes(b"another file")
+    assert input_sha256(tmp_path / "a.mhd") == before
+
+
+@pytest.mark.parametrize(
+    "name", ["gone.raw", "LOCAL", "LIST", "slice%03d.raw", ".", "x" * 300, "a\0b", "\udcff", "pipe"]
+)
+def test_the_hash_of_a_header_without_a_file_of_voxels_is_its_own(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    path = header_naming(tmp_path, name)
+    assert input_sha256(path) == file_sha256(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"ElementDataFile = a.raw\n"])
+def test_the_hash_of_an_unreadable_header_is_its_own(tmp_path, content):
+    (tmp_path / "a.mhd").write_bytes(content)
+    assert input_sha256(tmp_path / "a.mhd") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.mhd")
+    with pytest.raises(DataError, match="is a pipe, socket or device"):
+        input_sha256(tmp_path / "a.mhd")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,18 @@ def prediction(height: int, width: int, seed: int = 0) -> Prediction:
     return Prediction(probabilities.argmax(axis=0).astype(np.uint8), probabilities, edges)
 
 
-def write(source: Path, predictions: list[Prediction], output: Path, choice: OutputChoice):
+def write(
+    source: Path,
+    predictions: list[Prediction],
+    output: Path,
+    choice: OutputChoice,
+    class_names: tuple[str, ...] = contract().class_names,
+):
     (item,) = find_inputs(source).items
     opened = open_input(item, intensity_window=(0.0, 255.0))
     output.mkdir(exist_ok=True)
-    return ResultWriter(output, contract(), choice).write(opened, predictions, sha256="0" * 64)
+    writer = ResultWriter(output, replace(contract(), class_names=class_names), choice)
+    return writer.write(opened, predictions, sha256="0" * 64)
 
 
 @pytest.fixture
@@ -45,6 +53,27 @@ def test_probabilities_are_16_bit_pictures_of_each_class_but_the_background(tmp_
             values = np.array(stored)
         assert values.dtype == np.uint16
         np.testing.assert_allclose(values / 65535, plane, atol=0.51 / 65535)
+
+
+@pytest.mark.parametrize(
+    ("names", "folders"),
+    [
+        (("../../evil", "/tmp/evil"), ("_._.._evil", "_tmp_evil")),
+        (("..", "."), ("_.", "_")),
+        ((".hidden", "a\\b:c d"), ("_hidden", "a_b_c_d")),
+        (("a/b", "a b"), ("1_a_b", "2_a_b")),
+        (("Disc", "disc"), ("1_Disc", "2_disc")),
+        (("", "\u89c6\u76d8"), ("_", "\u89c6\u76d8")),
+        (("x" * 300, "v1.2-rim"), ("x" * 60, "v1.2-rim")),
+    ],
+)
+def test_a_class_is_a_folder_below_that_of_the_probabilities_whatever_it_is_called(tmp_path, picture, names, folders):
+    out = tmp_path / "deep/er/out"
+    out.mkdir(parents=True)
+    result = write(picture, [prediction(12, 17)], out, OutputChoice(probabilities="png"), ("background", *names))
+    assert result.probabilities == tuple(f"probabilities/{folder}/eye.png" for folder in folders)
+    written = {path.relative_to(out).as_posix() for path in tmp_path.rglob("*.png") if path != picture}
+    assert written == {*result.probabilities, result.mask}
 
 
 def test_probabilities_are_arrays_with_the_names_of_their_classes(tmp_path, picture):

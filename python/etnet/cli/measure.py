@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ TABLE = "measurements.csv"
 
 @click.command("measure", short_help="Measure the structures in masks.")
 @click.argument("masks", type=click.Path(path_type=Path))
+@click.option("--recursive", is_flag=True, help="Also take the folders below MASKS.")
 @click.option("--recipe", "recipe_source", metavar="NAME|FILE", help="Names, groups and values of the classes.")
 @click.option("--classes", metavar="A,B,...", help="Names of the classes instead, the background first.")
 @click.option(
@@ -46,10 +48,11 @@ TABLE = "measurements.csv"
     metavar="CSV",
     help=f"File for the table [default: {RUNS}/NAME/{TABLE}].",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an --output file that exists.")
+@click.option("--overwrite", is_flag=True, help="Replace an --output file, and its ..._failed.csv, that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print settings and values to stdout, and nothing else there.")
 def command(
     masks: Path,
+    recursive: bool,
     recipe_source: str | None,
     classes: str | None,
     overrides: tuple[str, ...],
@@ -78,7 +81,7 @@ def command(
 
     recipe = _recipe(recipe_source, classes, overrides)
     settings = MeasuringSettings(recipe=recipe, scale=_scale(spacing), eye=eye, field_of_view=field_of_view)
-    inputs = find_inputs(masks)
+    inputs = find_inputs(masks, recursive=recursive)
     if table is not None:
         _check_table(table, overwrite=overwrite)
     with progress_bar(unit="masks") as bar:
@@ -148,8 +151,12 @@ def _check_table(table: Path, *, overwrite: bool) -> None:
 
     if table.is_dir():
         raise UsageError(f"{table}: is a folder; --output expects a file, for instance {table / TABLE}")
-    if table.exists() and not overwrite:
-        raise UsageError(f"{table}: exists, so nothing was written; choose another --output, or add --overwrite")
+    for path in (table, _failed_table(table)):
+        # The second is replaced or removed, and may be somebody else's.
+        if os.path.lexists(path) and not overwrite:
+            raise UsageError(f"{path}: exists, so nothing was written; choose another --output, or add --overwrite")
+    if _failed_table(table).is_dir():
+        raise UsageError(f"{_failed_table(table)}: is a folder, where failed masks are listed; choose another --output")
 
 
 def _write(outcome: MeasuredMasks, masks: Path, table: Path | None) -> Path:
@@ -192,7 +199,8 @@ def _next_command(masks: Path, settings: MeasuringSettings, recipe_source: str |
 
     names = settings.recipe.data.class_names
     chosen = f"--recipe {shlex.quote(recipe_source)}" if recipe_source else f"--classes {shlex.quote(','.join(names))}"
-    again = f"etnet measure {shlex.quote(str(masks))} {chosen}"
+    below = " --recursive" if click.get_current_context().params["recursive"] else ""
+    again = f"etnet measure {shlex.quote(str(masks))}{below} {chosen}"
     if settings.scale.unit == "px":
         return f"{again} --spacing ROW_MM,COLUMN_MM"
     return f"{again} --eye left|right" if CUP in names and settings.eye is None else f"{again} --json"

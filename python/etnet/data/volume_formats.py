@@ -23,6 +23,8 @@ from etnet.output import replacing, write_bytes
 from etnet.types import UInt8Array
 
 _MILLIMETRES = {"mm": 1.0, "micron": 1e-3, "meter": 1e3, "unknown": 1.0}
+_MOST_DIFFERENCE = 0.01
+"""Share by which two descriptions of one voxel may differ: tools round them differently."""
 _NIFTI_TEXTS = ("descrip", "aux_file", "db_name", "intent_name", "data_type")
 _COMPRESSION = 4
 _AT_ONCE = 1 << 20
@@ -120,6 +122,7 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
         unit = _MILLIMETRES.get(header.get_xyzt_units()[0], 1.0)
         spacing = tuple(float(value) * unit for value in header["pixdim"][1:4])
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        _check_one_spacing(path, spacing, affine * unit)
     except DataError:
         raise
     except Exception as error:  # decoders meet damaged bytes with any kind of exception
@@ -129,6 +132,20 @@ def _read_nifti_header(path: Path) -> VolumeHeader:
     if len(shape) == 2:
         shape.append(1)
     return VolumeHeader(tuple(shape), spacing, header.get_data_dtype().itemsize, affine)
+
+
+def _check_one_spacing(path: Path, spacing: tuple[float, ...], affine: npt.NDArray[np.float64]) -> None:
+    """Refuse a volume whose two descriptions of its voxels contradict each other; a damaged one is refused later."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    both = [pair for pair in zip(spacing, lengths, strict=True) if all(np.isfinite(pair)) and min(pair) > 0]
+    if all(abs(length - distance) <= _MOST_DIFFERENCE * distance for distance, length in both):
+        return
+    by_pixdim, by_matrix = (", ".join(f"{value:g}" for value in values) for values in (spacing, lengths))
+    raise DataError(
+        f"{path}: the voxel spacing is [{by_pixdim}] mm by pixdim and [{by_matrix}] mm by the orientation matrix "
+        f"(sform); expected the same within {_MOST_DIFFERENCE:.0%}, because measurements would be wrong by as "
+        "much; find out which is true and correct the header, or convert the volume anew"
+    )
 
 
 def _read_nifti_voxels(path: Path) -> StoredVolume:
@@ -194,6 +211,7 @@ def _metaimage_reader(path: Path) -> Any:
 
 def _read_metaimage_header(path: Path) -> VolumeHeader:
     written, reader = read_metaimage_header(path), _metaimage_reader(path)
+    written.check_dimensions()
     try:
         reader.ReadImageInformation()
         value_bytes = _value_bytes(path, reader)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from etnet.data.file_names import MOST_NAME_BYTES, same_name_key, visible_name
 from etnet.data.picture_files import file_bytes
 from etnet.errors import DataError
-from etnet.inference.inputs import InputItem, output_stem
+from etnet.inference.inputs import InputItem, is_named_like_a_result
 
 COLUMNS = ("id", "path", "spacing_row", "spacing_col")
 _FORBIDDEN = frozenset('\\:*?"<>|')
@@ -94,7 +94,7 @@ def _check_id(table: Path, number: int, name: str) -> None:
     parts = PurePosixPath(name).parts
     plain = not any(character in _FORBIDDEN or not character.isprintable() for character in name)
     # A folder a.png would take the place of the mask of another input called a.
-    named_like_files = any(output_stem(part) != part for part in parts[:-1])
+    named_like_files = any(map(is_named_like_a_result, parts[:-1]))
     if (
         not parts
         or name != "/".join(parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,9 @@ from etnet.errors import DataError
 
 _DICOM_INDEX = "DICOMDIR"
 """A table of contents that bears the mark of DICOM and holds no image."""
+_JOURNAL = re.compile(r"journal(\.part-\d+-of-\d+)?\.jsonl")
+_JOURNAL_BEGINS = (b'{"etnet_journal": ', b'{"key": "')
+_MAP_SUFFIX = ".npz"
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,13 @@ def find_inputs(source: Path, *, recursive: bool = False) -> Inputs:
     Args:
         source: An image or volume; a folder; a pattern with `*`, `?`, `[` or `**`; or a `.csv` table (see
             `etnet.inference.input_table.read_table`). A file or folder of exactly this name outranks a pattern.
-        recursive: Also take folders below a folder, each once even where links lead round in circles.
+        recursive: Also take folders below a folder, each once even where links lead round in circles. Neither this nor
+            `**` enters folders with the results of a run, which a journal marks; of a named folder that is one, the
+            images that lie beside its results are taken, and those in a named folder of results all.
 
     Raises:
-        DataError: The path does not exist, cannot be listed, holds no image or cannot be written down, or a table is
-            wrong.
+        DataError: The path does not exist, cannot be listed, holds no image or cannot be written down, a pattern leads
+            out of its first folder with `..`, or a table is wrong.
         EnvironmentFault: There are medical files, and the package that reads them is not installed.
     """
     from etnet.inference.input_table import read_table
@@ -105,6 +111,20 @@ def output_stem(name: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in (*IMAGE_SUFFIXES, *DICOM_SUFFIXES) else name
 
 
+def is_named_like_a_result(folder: str) -> bool:
+    """Whether a folder below those of the results could take the place of a file: another input's mask or array.
+
+    >>> is_named_like_a_result("left/a.png"), is_named_like_a_result("a.npz"), is_named_like_a_result("1.2.840")
+    (True, True, False)
+    """
+    return _result_stem(folder) != folder
+
+
+def _result_stem(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.suffix.lower() == _MAP_SUFFIX else output_stem(name)
+
+
 def assign_output_names(file_names: Sequence[str]) -> tuple[str, ...]:
     """Names for the results, one per input: the stem, or the full name where several inputs share a stem.
 
@@ -115,9 +135,10 @@ def assign_output_names(file_names: Sequence[str]) -> tuple[str, ...]:
     ('a', 'b.jpg', 'b.png', 'left/a')
     """
     shared = Counter(same_name_key(output_stem(name)) for name in file_names)
-    # The mask of a.jpg is masks/a.png, which must not be the folder of results of a folder called a.png.
+    # The mask of a.jpg is masks/a.png, which must not be the folder of results of a folder called a.png; nor may
+    # probabilities/a.npz be that of a folder called a.npz.
     folders = {str(folder) for name in file_names if "/" in name for folder in PurePosixPath(name).parents}
-    taken = {same_name_key(output_stem(folder)) for folder in folders if output_stem(folder) != folder}
+    taken = {same_name_key(_result_stem(folder)) for folder in folders if is_named_like_a_result(folder)}
     assigned = []
     for name in file_names:
         stem = output_stem(name)
@@ -234,6 +255,7 @@ def _folder(root: Path, *, recursive: bool) -> Inputs:
 
 def _walk(root: Path, listing: _Listing, *, recursive: bool) -> Iterator[tuple[str, list[str]]]:
     """(folder, names of what is no folder) of the root and, if asked for, of each folder below it once."""
+    from etnet.inference.results import RESULT_FOLDERS
 
     def refuse(error: OSError) -> None:
         folder = Path(error.filename)
@@ -249,6 +271,11 @@ def _walk(root: Path, listing: _Listing, *, recursive: bool) -> Iterator[tuple[s
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        if _holds_results(Path(folder), names):
+            if Path(folder) != root:
+                subfolders.clear()
+                continue
+            subfolders[:] = [name for name in subfolders if name not in RESULT_FOLDERS]
         subfolders[:] = sorted(name for name in subfolders if recursive and not name.startswith("."))
         yield folder, sorted(names)
 
@@ -262,14 +289,72 @@ def _is_file(path: Path) -> bool:
 
 
 def _pattern(pattern: Path) -> Inputs:
-    found = [Path(name) for name in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - absolute patterns too
     root, listing = fixed_folder(pattern), _Listing()
-    for path in found:
-        if not path.is_dir():
+    # A pattern with several ** finds a file once for each way to it.
+    names = dict.fromkeys(glob.glob(str(pattern), recursive=True))  # noqa: PTH207 - absolute patterns too
+    files = dict.fromkeys(_below(root, Path(name), pattern) for name in names if not Path(name).is_dir())
+    results = _ResultFolders(root) if "**" in pattern.parts else None
+    for path in files:
+        if results is None or not results.hold(path):
             listing.add(root, path)
     if not listing.names and not listing.unreadable:
         raise DataError(f"{pattern}: no image matches this pattern; {listing.skipped} file(s) of other types do")
     return listing.inputs(root, natural_key)
+
+
+def _below(root: Path, path: Path, pattern: Path) -> Path:
+    """The path with `..` followed, so that names of results hold none."""
+    if ".." not in path.relative_to(root).parts:
+        return path
+    # Not by the text alone: the parent of a linked folder is not the folder with the link.
+    try:
+        return root / (path.parent.resolve() / path.name).relative_to(root.resolve())
+    except ValueError:
+        raise DataError(
+            f"{pattern}: leads out of {root} with '..', for instance to {visible_name(str(path))}, and results are "
+            "named by the path below that folder; write the pattern without '..' behind a placeholder"
+        ) from None
+
+
+def _holds_results(folder: Path, names: Iterable[str]) -> bool:
+    """Whether a run wrote here: its masks are no images to segment."""
+    return any(_JOURNAL.fullmatch(name) and _is_journal(folder / name) for name in names)
+
+
+def _is_journal(path: Path) -> bool:
+    try:
+        check_file(path)
+        with path.open("rb") as stream:
+            start = stream.read(max(map(len, _JOURNAL_BEGINS)))
+    except (OSError, DataError):
+        return False
+    # A run that was killed at once leaves an empty one.
+    return not start or start.startswith(_JOURNAL_BEGINS)
+
+
+class _ResultFolders:
+    """Folders of results below a root, each looked at once."""
+
+    def __init__(self, root: Path) -> None:
+        from etnet.inference.results import RESULT_FOLDERS
+
+        self._known: dict[Path, bool] = {root: False}
+        if _holds_results(root, _names_in(root)):
+            self._known.update({root / name: True for name in RESULT_FOLDERS})
+
+    def hold(self, path: Path) -> bool:
+        """Whether a file lies in one."""
+        folder = path.parent
+        if folder not in self._known:
+            self._known[folder] = self.hold(folder) or _holds_results(folder, _names_in(folder))
+        return self._known[folder]
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - only names are looked at
+    except OSError:
+        return []
 
 
 def _check_packages(items: Iterable[InputItem]) -> None:

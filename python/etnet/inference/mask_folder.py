@@ -77,7 +77,8 @@ def measure_masks(
         on_mask: Called with each input's id when it is done or has failed.
 
     Raises:
-        DataError: Some stored value has no class; the sentence names a mask that holds it.
+        DataError: Some stored value has no class; the sentence names a mask that holds it. Or the fields of view are
+            missing, or two have one name.
     """
     outcome = MeasuredMasks(failed=list(inputs.unreadable))
     readable: list[InputItem] = []
@@ -145,9 +146,7 @@ class _FieldsOfView:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._for_all = _bright(path) if path is not None and not path.is_dir() else None
-        self._by_stem: dict[str, Path] = {}
-        if path is not None and path.is_dir():
-            self._by_stem = {item.path.stem: item.path for item in find_inputs(path).items}
+        self._by_stem = _by_stem(path) if path is not None and path.is_dir() else {}
 
     def of(self, mask: Path, shape: tuple[int, int]) -> BoolArray | None:
         """The field of view of a mask of (height, width) pixels; None where there is none for any."""
@@ -172,6 +171,18 @@ class _FieldsOfView:
             f"{mask}: no field of view named {mask.stem} or {mask.stem}_mask in {self._path}; add one, or measure "
             "without --field-of-view"
         )
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for item in find_inputs(folder).items:
+        other = found.setdefault(item.path.stem, item.path)
+        if other != item.path:
+            raise DataError(
+                f"{folder}: holds two fields of view for masks named {item.path.stem}, {other.name} and "
+                f"{item.path.name}; expected one; remove the other"
+            )
+    return found
 
 
 def _bright(path: Path) -> BoolArray:

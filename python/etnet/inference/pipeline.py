@@ -9,7 +9,6 @@ goes to the disk first. The inputs that the reader threads have begun by then co
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import math
 import os
@@ -21,6 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from etnet.data.metaimage_header import read_metaimage_header
 from etnet.data.picture_files import check_file
 from etnet.data.volumes import Plane
 from etnet.errors import DataError, EnvironmentFault, EtnetError, OutOfMemory
@@ -262,17 +262,25 @@ class Pipeline:
 
 
 def input_sha256(path: Path) -> str:
-    """SHA-256 of an input; of a `.mhd` header and of the voxels beside it.
+    """SHA-256 of an input; of a `.mhd` header and of the voxels in the file that it names.
+
+    Of a header that names no file of voxels, which is refused when it is opened, it is that of the header alone.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: It cannot be read, or is a pipe, whose end would be waited for.
     """
-    voxels = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*raw")) if path.suffix.lower() == ".mhd" else []
+    check_file(path)
     try:
-        digests = [file_sha256(file) for file in (path, *voxels)]
+        own = file_sha256(path)
+        if path.suffix.lower() != ".mhd":
+            return own
+        try:
+            voxels, _ = read_metaimage_header(path).voxel_file()
+        except DataError:
+            return own
+        return own if voxels == path else hashlib.sha256((own + file_sha256(voxels)).encode()).hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror or error}); check the path") from error
-    return digests[0] if not voxels else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 class _Gauge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from etnet.data.file_names import same_name_key
 from etnet.data.io import write_png
 from etnet.data.roi import window_around
 from etnet.inference.input_images import InputImage
@@ -136,7 +138,11 @@ class ResultWriter:
             name = f"probabilities/{opened.item.output_name}.npz"
             pending[name] = lambda path: write_bytes(path, _npz(array, names))
             return (name,)
-        files = tuple(f"probabilities/{name}/{opened.item.output_name}.png" for name in names[1:])
+        # Names come from the header of the weights: as folders they hold no separator, and none is hidden or `..`.
+        folders = [re.sub(r"^\.|[^\w.-]", "_", name)[:60] or "_" for name in names[1:]]
+        if len({same_name_key(folder) for folder in folders}) < len(folders):
+            folders = [f"{index}_{folder}" for index, folder in enumerate(folders, start=1)]
+        files = tuple(f"probabilities/{folder}/{opened.item.output_name}.png" for folder in folders)
         for file, plane in zip(files, maps[0][1:], strict=True):
             pending[file] = _png_writer(plane)
         return files
