@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from etnet.environment.versions import versions
+from etnet.export.benchmark import environment
 from etnet.inference.folder import predict_folder
 from etnet.inference.input_images import open_input
 from etnet.inference.inputs import Inputs, find_inputs
@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "images_per_s": round(count / statistics.median(whole for _, whole in rounds), 2),
         "overhead": round(overhead, 4),
         "target_overhead": TARGET_OVERHEAD,
-        "versions": versions(),
+        **environment(),
     }
 
 
