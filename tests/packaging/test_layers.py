@@ -12,6 +12,7 @@ import pytest
 
 import etnet
 import etnet.trt
+from etnet.environment.packages import BASE, wanted_packages
 
 PACKAGE = Path(etnet.__file__).resolve().parent
 ENGINES = Path(etnet.trt.__file__).resolve().parent
@@ -57,9 +58,12 @@ WITHOUT_TORCH = [
     "etnet.inference.bundle",
     "etnet.inference.evaluate_regions",
     "etnet.inference.evaluate",
+    "etnet.inference.folder",
+    "etnet.inference.folder_report",
     "etnet.inference.inspection",
     "etnet.inference.mask_folder",
     "etnet.inference.predictor",
+    "etnet.inference.ray_cluster",
     "etnet.inference.refinement",
     "etnet.inference.report",
     "etnet.inference.two_stage",
@@ -144,8 +148,10 @@ def test_a_violation_would_be_found():
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
-def test_deployment_modules_import_without_torch(module):
-    program = f"import sys; sys.modules['torch'] = sys.modules['timm'] = None; import {module}"
+def test_deployment_modules_import_without_the_packages_of_any_extra(module):
+    absent = dict.fromkeys(package.module for package in wanted_packages() if package.group != BASE)
+    assert {"torch", "timm", "nibabel", "ray", "scipy"} <= absent.keys()
+    program = f"import sys; sys.modules.update({absent}); import {module}"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
