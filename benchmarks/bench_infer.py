@@ -3,9 +3,10 @@
     python benchmarks/bench_infer.py --model runs/train/drive --input DRIVE/test/images --device cpu
     python benchmarks/bench_infer.py --model drive.engine --input photographs/ --batch-size 8 --jobs 16
 
-The loop predicts images that are in memory already and throws the masks away. The folder run is that of the command:
-decode, hash, predict, post-process, measure, write masks, tables, journal and report. Rounds alternate between the two,
-and the overhead is the median of the rounds' ratios less one. The first round of each, which warms up, does not count.
+The loop predicts images that are in memory already and throws the masks away. The folder run is that of the command
+without its report, which draws at most 1,000 pictures of any number of images: decode, hash, check, predict,
+post-process, measure, write masks, journal and tables. Rounds alternate between the two, and the overhead is the median
+of the rounds' ratios less one. The first round of each, which warms up, does not count.
 Target: at most 10 % on a processor; 250 images per second at 512x512 with 16 processors and a GPU.
 """
 
