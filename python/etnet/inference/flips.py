@@ -8,43 +8,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from etnet.inference.backends import NOT_FINITE, Backend, NetworkOutputs
+from etnet.inference.backends import NOT_FINITE, NetworkOutputs
 from etnet.inference.decision import MostProbable
+from etnet.inference.wrapped import WrappedBackend
 from etnet.types import BoolArray, Float32Array, UInt8Array
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (1,), (1, 2))
 """Axes of [N, H, W] that are mirrored: none, columns, rows, both."""
 
 
-class FlipAveragingBackend:
+class FlipAveragingBackend(WrappedBackend):
     """Averages the probabilities of regions and edges over an image and its three mirror images.
 
     Takes four times as long; of the network's outputs, one is in memory at a time.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        """Wrap a backend, which is closed with this one."""
-        self.backend = backend
-
     @property
     def name(self) -> str:
         """Runtime and device of the backend, and what is done with them."""
         return f"{self.backend.name}, mean of 4 flips"
-
-    @property
-    def input_size(self) -> tuple[int, int] | None:
-        """The only (height, width) that the network takes; None where it is free."""
-        return self.backend.input_size
-
-    @property
-    def max_batch(self) -> int | None:
-        """Most images in one run; None without a limit."""
-        return self.backend.max_batch
-
-    @property
-    def concurrent_runs(self) -> int:
-        """Threads that may run the network at once."""
-        return self.backend.concurrent_runs
 
     def run(self, images: UInt8Array, *, probabilities: bool = True) -> NetworkOutputs:
         """Predict a batch [N, H, W, 3], uint8; see `Backend.run`."""
@@ -60,10 +42,6 @@ class FlipAveragingBackend:
         labels[broken] = NOT_FINITE
         mean_edges = None if edge_total is None else np.rint(edge_total / len(FLIPS)).astype(np.uint8)
         return NetworkOutputs(labels, mean_edges, total if probabilities else None)
-
-    def close(self) -> None:
-        """Free what the backend holds."""
-        self.backend.close()
 
     def _run_mirrored(
         self, images: UInt8Array, axes: tuple[int, ...]

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from etnet.errors import OutOfMemory
 from etnet.inference.backends import Backend, NetworkOutputs
+from etnet.inference.wrapped import WrappedBackend
 from etnet.types import UInt8Array
 
 
-class HalvingBackend:
+class HalvingBackend(WrappedBackend):
     """Halves the batch when the device runs out of memory, and keeps to the smaller size for images of that size."""
 
     def __init__(self, backend: Backend, on_smaller_batch: Callable[[int], None] | None = None) -> None:
@@ -24,31 +25,11 @@ class HalvingBackend:
             backend: What runs the network.
             on_smaller_batch: Told the new size the first time that a batch is halved.
         """
-        self.backend = backend
+        super().__init__(backend)
         self._on_smaller_batch = on_smaller_batch
         self._lock = threading.Lock()
         self._most: dict[tuple[int, ...], int] = {}
         self._told = False
-
-    @property
-    def name(self) -> str:
-        """Runtime and device of the backend."""
-        return self.backend.name
-
-    @property
-    def input_size(self) -> tuple[int, int] | None:
-        """The only (height, width) that the network takes; None where it is free."""
-        return self.backend.input_size
-
-    @property
-    def max_batch(self) -> int | None:
-        """Most images in one run; None without a limit."""
-        return self.backend.max_batch
-
-    @property
-    def concurrent_runs(self) -> int:
-        """Threads that may run the network at once."""
-        return self.backend.concurrent_runs
 
     def run(self, images: UInt8Array, *, probabilities: bool = True) -> NetworkOutputs:
         """Predict a batch [N, H, W, 3], uint8; see `Backend.run`.
@@ -65,10 +46,6 @@ class HalvingBackend:
                 parts.append(outputs)
                 done += size
         return parts[0] if len(parts) == 1 else _joined(parts)
-
-    def close(self) -> None:
-        """Free what the backend holds."""
-        self.backend.close()
 
     def _try(self, images: UInt8Array, *, probabilities: bool) -> NetworkOutputs | None:
         """The outputs; None when the batch was too large, whose memory is free again after the return."""

@@ -188,10 +188,11 @@ class Journal:
         written = result.written if isinstance(result, ImageResult) else ()
         with disk_faults(self.path), self._lines:
             earlier = self._line_of(result.file)
-            for path in earlier.files.keys() - set(written) if earlier is not None else ():
-                # One that has changed since then belongs to another result by now.
-                if earlier is not None and earlier.is_intact(self.folder, path):
-                    (self.folder / path).unlink(missing_ok=True)
+            if earlier is not None:
+                for path in earlier.files.keys() - set(written):
+                    # One that has changed since then belongs to another result by now.
+                    if earlier.is_intact(self.folder, path):
+                        (self.folder / path).unlink(missing_ok=True)
             line = _Line(self._key, result, {path: _fingerprint(self.folder / path) or (0, 0) for path in written})
             offset = self._stream.tell()
             self._write(line.encoded())

@@ -1,10 +1,11 @@
-"""A predictor around a predictor, which passes on everything that it does not change."""
+"""A predictor around a predictor, and a backend around a backend, which pass on everything that they do not change."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
+from etnet.inference.backends import Backend, NetworkOutputs
 from etnet.inference.predictor import Described, ImagePredictor
 from etnet.inference.preprocess import Center
 from etnet.types import Contract, Prediction, UInt8Array
@@ -63,3 +64,39 @@ class WrappedPredictor:
     def close(self) -> None:
         """Free what the backends hold."""
         self.inner.close()
+
+
+class WrappedBackend:
+    """Base of backends around a backend; `run` is what they replace."""
+
+    def __init__(self, backend: Backend) -> None:
+        """Wrap a backend, which is closed with this one."""
+        self.backend = backend
+
+    @property
+    def name(self) -> str:
+        """Runtime and device of the backend."""
+        return self.backend.name
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """The only (height, width) that the network takes; None where it is free."""
+        return self.backend.input_size
+
+    @property
+    def max_batch(self) -> int | None:
+        """Most images in one run; None without a limit."""
+        return self.backend.max_batch
+
+    @property
+    def concurrent_runs(self) -> int:
+        """Threads that may run the network at once."""
+        return self.backend.concurrent_runs
+
+    def run(self, images: UInt8Array, *, probabilities: bool = True) -> NetworkOutputs:
+        """Predict a batch [N, H, W, 3], uint8; see `Backend.run`."""
+        return self.backend.run(images, probabilities=probabilities)
+
+    def close(self) -> None:
+        """Free what the backend holds."""
+        self.backend.close()
