@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -13,9 +14,12 @@ from click.testing import CliRunner, Result
 
 from etnet.cli.main import main
 from etnet.manifest import read_weights_info
-from helpers.runs import TINY, write_disc_folder
+from helpers.runs import TINY, FixedScores, write_disc_folder
 
 SETTINGS = [word for override in TINY for word in ("--set", override)]
+SETTINGS_WITHOUT_FRACTION = [
+    word for override in TINY if "validation_fraction" not in override for word in ("--set", override)
+]
 
 
 def etnet(*arguments: str | Path) -> Result:
@@ -149,3 +153,71 @@ def test_ctrl_c_saves_the_run_and_says_how_to_continue(discs: Path) -> None:
     assert "Traceback" not in stderr
     assert read_weights_info(last).iteration > 0
     assert not list(Path("run").rglob("*.part"))
+
+
+def test_the_folds_of_a_recipe_hold_out_every_image_once(discs: Path) -> None:
+    held: list[str] = []
+    for number in (1, 2):
+        words = ("--fold", f"{number}/2", "--epochs", "1", *SETTINGS_WITHOUT_FRACTION)
+        result = etnet("train", "--recipe", "folder", "--data", discs, *words)
+        assert result.exit_code == 0, result.stderr
+        assert f"4 training images, 4 held out as fold {number}/2" in result.stderr
+        split = json.loads(Path(f"runs/train/folder-fold-{number}-of-2/split.json").read_text())
+        assert split["fold"] == {"held_out": f"{number}/2", "seed": 0, "cut_by": "image"}
+        assert not set(split["training"]) & set(split["validation"])
+        held += split["validation"]
+    assert sorted(held) == [f"disc_{index}" for index in range(8)]
+
+
+def test_the_fold_of_a_run_is_what_evaluate_scores(discs: Path) -> None:
+    words = ("--fold", "2/4", "--epochs", "1", "--output", "run", *SETTINGS_WITHOUT_FRACTION)
+    etnet("train", "--recipe", "folder", "--data", discs, *words)
+    held = json.loads(Path("run/split.json").read_text())["validation"]
+    (discs / "mine.yaml").write_text("data: {crop_size: 32, validation_fraction: 0.5}")
+    for name, recipe in (("own", ()), ("another", ("--recipe", discs / "mine.yaml"))):
+        scored = etnet("evaluate", "run", "--data", discs, "--split", "validation", "--output", name, *recipe)
+        assert scored.exit_code == 0, scored.stderr
+        lines = Path(name, "per_image.csv").read_text().splitlines()[1:]
+        assert sorted(line.split(",")[0] for line in lines) == sorted(held)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--fold", "1/5", "--set", "data.validation_fraction=0.5"), "fold 1/5 holds out 0.2 of the training images"),
+        (("--fold", "1/5", "--set", "data.validation_fraction=0"), "validation_fraction is 0; leave one of the two"),
+        (("--fold", "6/5"), "--fold 6/5: expected k/n"),
+        (("--patience", "3", "--set", "data.validation_fraction=0"), "early stopping needs held-out images"),
+    ],
+)
+def test_a_fold_or_a_patience_that_contradicts_is_one_sentence(
+    words: tuple[str, ...], expected: str, discs: Path
+) -> None:
+    result = etnet("train", "--recipe", "folder", "--data", discs, *words, *SETTINGS_WITHOUT_FRACTION)
+    assert result.exit_code == 2
+    assert expected in sentence_of(result)
+    assert not list(Path().glob("runs/train/*"))
+
+
+def test_another_fold_does_not_continue_a_run(discs: Path) -> None:
+    words = ("--fold", "1/2", "--epochs", "1", "--output", "run", *SETTINGS_WITHOUT_FRACTION)
+    etnet("train", "--recipe", "folder", "--data", discs, *words)
+    assert "other values of data.fold;" in sentence_of(etnet("train", "--resume", "--output", "run", "--fold", "2/2"))
+    assert etnet("train", "--resume", "--output", "run", "--fold", "1/2", "--epochs", "2").exit_code == 0
+
+
+def test_a_run_that_stops_early_says_so_and_resumes_with_more_patience(
+    discs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = FixedScores(0.5).row() | {"validation_mean_iou": 0.4, "validation_accuracy": 0.9}
+    monkeypatch.setattr(FixedScores, "row", lambda _: row)
+    monkeypatch.setattr("etnet.training.trainer.validate", lambda *_, **__: FixedScores(0.5))
+    result = etnet("train", "--recipe", "folder", "--data", discs, "--output", "run", "--patience", "2", *SETTINGS)
+    assert result.exit_code == 0, result.stderr
+    said = "Stopped early after iteration 9 of 12: the score on the held-out images has not risen since epoch 1."
+    assert said in result.stderr
+    assert "Next: etnet evaluate run" in result.stdout
+    result = etnet("train", "--resume", "--output", "run", "--patience", "9")
+    assert result.exit_code == 0, result.stderr
+    assert "Stopped early" not in result.stderr
+    assert read_weights_info(Path("run/weights/last.safetensors")).iteration == 12

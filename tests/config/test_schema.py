@@ -103,3 +103,25 @@ def test_postprocessing_that_does_not_fit_the_classes_is_refused(section: dict, 
     data = {"class_names": ["background", "rim", "cup"], "class_groups": {"disc": ["rim", "cup"]}}
     with pytest.raises(ValidationError, match=words):
         Recipe.model_validate({"data": data, "postprocess": section})
+
+
+def test_a_batch_that_does_not_divide_into_parts_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"batch_size 16 does not divide into accumulate=3 .* batch_size of 15"):
+        Recipe.model_validate({"training": {"batch_size": 16, "accumulate": 3}})
+    assert Recipe.model_validate({"training": {"batch_size": 16, "accumulate": 4}}).training.accumulate == 4
+
+
+def test_parts_too_small_for_a_network_are_refused() -> None:
+    with pytest.raises(ValidationError, match="batch_size is 4 and is computed in 4 parts of 1; deeplabv3plus needs"):
+        Recipe.model_validate({"model": {"name": "deeplabv3plus"}, "training": {"batch_size": 4, "accumulate": 4}})
+
+
+def test_patience_without_held_out_images_is_refused() -> None:
+    with pytest.raises(ValidationError, match="early stopping needs held-out images"):
+        Recipe.model_validate({"data": {"validation_fraction": 0}, "training": {"patience": 5}})
+
+
+@pytest.mark.parametrize("decay", [0, 1, -0.5])
+def test_a_decay_that_averages_nothing_or_never_moves_is_refused(decay: float) -> None:
+    with pytest.raises(ValidationError, match="ema_decay"):
+        Recipe.model_validate({"training": {"ema_decay": decay}})

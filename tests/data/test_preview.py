@@ -6,7 +6,7 @@ import pytest
 from etnet.config.schema import AugmentationSection, DataSection, Recipe, TrainingSection
 from etnet.data.datasets import open_dataset
 from etnet.data.loader import build_training_loader
-from etnet.data.preview import training_preview
+from etnet.data.preview import batch_preview, training_preview
 from etnet.errors import DataError
 from helpers.datasets import write_pairs
 
@@ -52,3 +52,13 @@ def test_ignored_pixels_and_tiny_images_are_drawn(tmp_path):
 def test_an_empty_data_set_is_refused(dataset):
     with pytest.raises(DataError, match="nothing to preview"):
         training_preview(dataset.subset([]), RECIPE)
+
+
+def test_every_sample_of_a_batch_is_drawn_as_the_network_was_given_it(dataset):
+    batch = next(iter(build_training_loader(dataset, RECIPE, start_iteration=0, total_iterations=1, workers=0)))
+    sheet = batch_preview(batch, RECIPE, title="iteration 1")
+    centres = ((np.arange(32) + 0.5) * TILE / 32).astype(int)
+    row = training_preview(dataset, RECIPE, rows=2).shape[0] - training_preview(dataset, RECIPE, rows=1).shape[0]
+    for place in range(2):
+        shown = sheet[88 + place * row + centres][:, 24 + centres]
+        assert np.array_equal(shown, batch.images[place].permute(1, 2, 0).numpy())

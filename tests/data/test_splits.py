@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etnet.data.splits import choose_part, hold_out, read_split
+from etnet.config.folds import Fold
+from etnet.data.splits import HoldOut, choose_part, hold_out, hold_out_fold, read_split
 from etnet.errors import DataError
 
 
@@ -86,3 +87,46 @@ def test_a_patient_is_held_out_as_a_whole():
 
 def test_the_last_patient_stays_for_training():
     assert hold_out(3, fraction=0.9, seed=0, patients=["a", "a", "a"]).train == (0, 1, 2)
+
+
+def all_folds(count: int, number: int, **options) -> list[HoldOut]:
+    return [hold_out_fold(count, fold=Fold(k, number), **options) for k in range(1, number + 1)]
+
+
+@given(count=st.integers(2, 40), number=st.integers(2, 12), seed=st.integers(0, 2**63 - 1))
+def test_the_folds_hold_out_every_image_once_and_are_of_equal_size(count, number, seed):
+    folds = all_folds(count, min(number, count), seed=seed)
+    assert sorted(index for fold in folds for index in fold.validation) == list(range(count))
+    assert all(sorted(fold.train + fold.validation) == list(range(count)) for fold in folds)
+    assert all(list(part) == sorted(part) for fold in folds for part in fold)
+    sizes = {len(fold.validation) for fold in folds}
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(images=st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=40), seed=st.integers(0, 1000))
+def test_a_patient_is_in_one_fold_only_and_no_fold_is_empty(images, seed):
+    number = len(set(images))
+    if number < 2:
+        return
+    owner: dict[str, int] = {}
+    for place, fold in enumerate(all_folds(len(images), number, seed=seed, patients=images)):
+        assert fold.validation
+        assert all(owner.setdefault(images[index], place) == place for index in fold.validation)
+    assert owner.keys() == set(images)
+
+
+def test_patients_with_many_images_do_not_meet_in_one_fold():
+    patients = [*"aaaaabbbbb", *"cdefghij"]
+    for seed in range(10):
+        assert {len(fold.validation) for fold in all_folds(18, 2, seed=seed, patients=patients)} == {9}
+
+
+def test_the_seed_cuts_the_folds():
+    assert all_folds(30, 3, seed=1) == all_folds(30, 3, seed=1)
+    assert len({hold_out_fold(30, fold=Fold(1, 3), seed=seed).validation for seed in range(10)}) > 5
+
+
+@pytest.mark.parametrize(("patients", "what"), [((), "3 training images"), (("a", "b", "b"), "2 training patients")])
+def test_more_folds_than_there_are_parts_are_refused(patients, what):
+    with pytest.raises(DataError, match=rf"data\.fold 1/4: there are {what}"):
+        hold_out_fold(3, fold=Fold(1, 4), seed=0, patients=patients)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -60,3 +62,32 @@ def tiny_run(
         observer=observer or SilentObserver(),
         resume=resume,
     )
+
+
+class StopAfter(SilentObserver):
+    """Sends this process a signal when an iteration is done, as Ctrl-C does."""
+
+    def __init__(self, iteration: int, number: signal.Signals = signal.SIGINT) -> None:
+        self.iteration, self.number = iteration, number
+
+    def on_step(self, *, iteration: int, **_: float) -> None:
+        """Send it."""
+        if iteration == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+def network_in(tensors: dict[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
+    """The tensors of a network in a checkpoint; without a prefix, those that inference reads."""
+    names = [name for name in tensors if (name.startswith(prefix) if prefix else not name.startswith("training/"))]
+    return {name.removeprefix(prefix): tensors[name] for name in names}
+
+
+class FixedScores:
+    """Stands for `ValidationScores` of a known Dice."""
+
+    def __init__(self, dice: float) -> None:
+        self.mean_foreground_dice = dice
+
+    def row(self) -> dict[str, float]:
+        """Columns for metrics.csv."""
+        return {"validation_mean_foreground_dice": self.mean_foreground_dice}

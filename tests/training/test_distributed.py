@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from etnet.data.datasets import open_dataset
@@ -14,7 +15,7 @@ from etnet.data.loader import build_training_loader
 from etnet.errors import UsageError
 from etnet.manifest import read_weights_info
 from etnet.training.distributed import ALONE, ProcessGroup, synchronize_batch_norm
-from helpers.runs import TINY, tiny_recipe, write_disc_folder
+from helpers.runs import TINY, network_in, tiny_recipe, tiny_run, write_disc_folder
 
 
 def batches(data: Path, rank: int, world_size: int) -> list[tuple[str, ...]]:
@@ -37,6 +38,9 @@ def test_a_batch_that_cannot_be_shared_names_one_that_can() -> None:
     assert ProcessGroup(0, 4).share_of(8) == 2
     with pytest.raises(UsageError, match="multiple of 4, for instance 8"):
         ProcessGroup(0, 4).share_of(10)
+    assert ProcessGroup(0, 2).share_of(8, parts=4) == 4
+    with pytest.raises(UsageError, match=r"compute theirs in 4 parts .*multiple of 8, for instance 8"):
+        ProcessGroup(0, 2).share_of(12, parts=4)
 
 
 def test_each_process_gets_its_own_gpu_unless_one_is_named() -> None:
@@ -75,3 +79,32 @@ def test_two_processes_train_one_run(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "runs/train").iterdir()] == ["folder"]
     info = read_weights_info(tmp_path / "runs/train/folder/weights/last.safetensors")
     assert info.iteration == 12
+
+
+def test_two_processes_with_two_parts_each_take_the_steps_of_one_with_four(tmp_path: Path) -> None:
+    data = write_disc_folder(tmp_path / "discs")
+    words = ("training.batch_size=4", "training.epochs=1", "data.validation_fraction=0", "training.ema_decay=0.9")
+    settings = [word for override in (*TINY, *words, "training.accumulate=2") for word in ("--set", override)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    result = subprocess.run(
+        [*torchrun, "etnet", "train", "--recipe", "folder", "--data", data, *settings, "--device", "cpu"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    together = parameters_in(tmp_path / "runs/train/folder")
+    tiny_run(tiny_recipe(*words, "training.accumulate=4"), data, tmp_path / "alone")
+    tiny_run(tiny_recipe(*words, "training.accumulate=2"), data, tmp_path / "larger parts")
+    alone, other = parameters_in(tmp_path / "alone"), parameters_in(tmp_path / "larger parts")
+    assert torch.dist(together, alone) < 1e-2 * torch.dist(other, alone)
+
+
+def parameters_in(run: Path) -> torch.Tensor:
+    """All that is trained, in a row; running statistics are left out, which each process takes of its own part."""
+    tensors = network_in(load_file(run / "weights/last.safetensors"), "training/network/")
+    kept = [name for name in sorted(tensors) if "running_" not in name and "num_batches" not in name]
+    return torch.cat([tensors[name].flatten().double() for name in kept])

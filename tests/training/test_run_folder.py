@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from etnet.config.load import load_recipe
-from etnet.errors import DataError, UsageError
+from etnet.errors import CheckFailed, DataError, UsageError
 from etnet.training.run_folder import environment, exclusive, fresh_run_folder, write_run_description
 from helpers.runs import tiny_recipe
 
@@ -72,3 +72,23 @@ def test_the_description_holds_recipe_environment_and_split(tmp_path: Path) -> N
     assert split == {"data_root": "mine", "training": ["a", "b"], "validation": ["c"]}
     written = json.loads((tmp_path / "environment.json").read_text())
     assert written["versions"]["torch"] == environment()["versions"]["torch"] is not None
+
+
+@pytest.mark.parametrize(("by_patient", "unit"), [(True, "patient"), (False, "image")])
+def test_the_split_says_which_fold_was_held_out_and_how_the_folds_were_cut(
+    by_patient: bool, unit: str, tmp_path: Path
+) -> None:
+    recipe = load_recipe("folder", ["data.validation_fraction=0.5", "data.fold=2/2", "training.seed=7"])
+    write_run_description(
+        tmp_path, recipe, data_root=Path("mine"), training_ids=("a",), validation_ids=("b",), by_patient=by_patient
+    )
+    split = json.loads((tmp_path / "split.json").read_text())
+    assert split["fold"] == {"held_out": "2/2", "seed": 7, "cut_by": unit}
+
+
+def test_a_fresh_folder_with_a_kept_batch_stays(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed), fresh_run_folder(tmp_path / "run", "drive") as folder:
+        (folder / "nonfinite").mkdir()
+        (folder / "nonfinite" / "iteration-1.safetensors").touch()
+        raise CheckFailed("the loss is nan")
+    assert (tmp_path / "run" / "nonfinite" / "iteration-1.safetensors").exists()

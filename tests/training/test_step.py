@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from etnet.config.schema import Recipe
 from etnet.data.datasets import open_dataset
-from etnet.data.loader import build_training_loader
+from etnet.data.loader import Batch, build_training_loader
 from etnet.errors import UsageError
 from etnet.losses import LovaszSoftmax
 from etnet.models import ETNet
-from etnet.training.step import resolve_precision
+from etnet.training.distributed import ProcessGroup
+from etnet.training.step import Stepper, StepResult, resolve_precision
 from helpers.runs import tiny_recipe, tiny_run, write_disc_folder
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -113,6 +114,68 @@ def test_training_starts_from_the_encoder_weights_of_the_recipe(discs: Path, tmp
     trained = load_file(tmp_path / "run/weights/best.safetensors")
     expected = plain_loop(recipe, discs, weights, PLAIN)
     assert distance(trained, expected) < 1e-3 * distance(expected, plain_loop(recipe, discs, None, PLAIN))
+
+
+@pytest.fixture
+def batch(discs: Path) -> Batch:
+    recipe = recipe_of("training.batch_size=4")
+    dataset = open_dataset(recipe.data, discs, "train")
+    return next(iter(build_training_loader(dataset, recipe, start_iteration=0, total_iterations=1, workers=0)))
+
+
+def network_of_parts() -> ETNet:
+    """The same network each time; its batch normalization is that of inference, which no other sample changes."""
+    torch.manual_seed(0)
+    network = ETNet(2, encoder="test_resnet", decoder_channels=16, edge_channels=8)
+    return network.to(memory_format=torch.channels_last).eval()
+
+
+def step_in_parts(batch: Batch, *overrides: str) -> tuple[dict[str, torch.Tensor], StepResult]:
+    """The gradient of a step, which plain descent with a rate of 1 subtracts, and what the step reports."""
+    network, cpu = network_of_parts(), torch.device("cpu")
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    recipe = recipe_of("training.batch_size=4", *overrides)
+    optimizer = torch.optim.SGD(network.parameters())
+    stepper = Stepper(network, recipe=recipe, optimizer=optimizer, device=cpu, group=ProcessGroup())
+    result = stepper.run(batch, 1.0)
+    return {name: before[name] - value.detach() for name, value in network.named_parameters()}, result
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_a_batch_give_the_step_of_the_whole_where_the_loss_is_a_mean_over_images(
+    parts: int, batch: Batch
+) -> None:
+    whole, expected = step_in_parts(batch, "loss.per_image=true")
+    gradient, result = step_in_parts(batch, "loss.per_image=true", f"training.accumulate={parts}")
+    other, _ = step_in_parts(batch, "loss.per_image=true", "loss.alpha=0.5")
+    assert result.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert result.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-3)
+    assert distance(gradient, whole) < 1e-3 * distance(other, whole)
+
+
+def test_the_paper_s_loss_of_parts_is_the_mean_of_each_part_s_own(batch: Batch) -> None:
+    gradient, result = step_in_parts(batch, "training.accumulate=2")
+    network, loss = network_of_parts(), LovaszSoftmax(ignore_index=255)
+    totals = []
+    for images, masks, edges in zip(batch.images.chunk(2), batch.masks.chunk(2), batch.edges.chunk(2), strict=True):
+        output = network((images / 255 - MEAN) / STD)
+        totals.append(0.3 * loss(output.seg_logits, masks) + 0.7 * loss(output.edge_logits, edges))
+    mean = (totals[0] + totals[1]) / 2
+    mean.backward()
+    expected = {name: value.grad for name, value in network.named_parameters() if value.grad is not None}
+    whole, _ = step_in_parts(batch)
+    assert result.loss == pytest.approx(float(mean.detach()), rel=1e-5)
+    assert distance(gradient, expected) < 1e-3 * distance(whole, expected)
+
+
+def test_clipping_limits_the_gradient_of_all_parts_together(batch: Batch) -> None:
+    free, before = step_in_parts(batch, "training.accumulate=2")
+    clipped, result = step_in_parts(batch, "training.accumulate=2", "optimizer.clip_gradient_norm=0.01")
+    assert result.gradient_norm == before.gradient_norm > 0.01
+    nothing = {name: torch.zeros_like(value) for name, value in clipped.items()}
+    assert distance(clipped, nothing) == pytest.approx(0.01, rel=1e-2)
+    scaled = {name: value * (0.01 / before.gradient_norm) for name, value in free.items()}
+    assert distance(clipped, scaled) < 1e-3 * 0.01
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -23,18 +22,7 @@ from etnet.inference.predictor import Predictor
 from etnet.manifest import METADATA_KEY, read_weights_info
 from etnet.training.step import Stepper
 from etnet.training.tracking import SilentObserver
-from helpers.runs import tiny_recipe, tiny_run, write_disc_folder
-
-
-class StopAfter(SilentObserver):
-    """Sends this process a signal when an iteration is done, as Ctrl-C does."""
-
-    def __init__(self, iteration: int, number: signal.Signals = signal.SIGINT) -> None:
-        self.iteration, self.number = iteration, number
-
-    def on_step(self, *, iteration: int, **_: float) -> None:
-        if iteration == self.iteration:
-            os.kill(os.getpid(), self.number)
+from helpers.runs import StopAfter, tiny_recipe, tiny_run, write_disc_folder
 
 
 @pytest.fixture
@@ -81,11 +69,25 @@ def test_training_learns_to_find_the_discs(discs: Path, tmp_path: Path) -> None:
     assert np.mean((predictor.predict(image).labels > 0) == truth) > 0.95
 
 
-@pytest.mark.parametrize("stop_after", [6, 4, 1], ids=["at an epoch's end", "inside an epoch", "in the first epoch"])
+EVERY_OPTION = (
+    "training.batch_size=4",
+    "training.accumulate=2",
+    "training.ema_decay=0.9",
+    "training.patience=100",
+    "optimizer.clip_gradient_norm=0.5",
+    "data.fold=2/4",
+)
+
+
+@pytest.mark.parametrize(
+    ("stop_after", "options"),
+    [(6, ()), (4, ()), (1, ()), (3, EVERY_OPTION), (4, EVERY_OPTION)],
+    ids=["at an epoch's end", "inside an epoch", "in the first epoch", "every option", "every option, inside an epoch"],
+)
 def test_a_run_stopped_and_resumed_equals_an_uninterrupted_one_bit_for_bit(
-    stop_after: int, discs: Path, tmp_path: Path
+    stop_after: int, options: tuple[str, ...], discs: Path, tmp_path: Path
 ) -> None:
-    recipe = tiny_recipe()
+    recipe = tiny_recipe(*options)
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     tiny_run(recipe, discs, whole)
     stopped = tiny_run(recipe, discs, halves, observer=StopAfter(stop_after))

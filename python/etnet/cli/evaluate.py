@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 RUNS = Path("runs/evaluate")
 SPLITS = ("test", "validation", "train", "all")
 
+HOLD_OUT_KEYS = ("validation_fraction", "fold")
+"""Keys of a recipe's data section that, with the seed, say which images are held out."""
+
 Split = Literal["train", "validation", "test", "all"]
 
 
@@ -248,7 +251,7 @@ def _recipe(source: str | None, info: WeightsInfo) -> Recipe:
         return info.recipe
     recipe = _fitting_recipe(source, info.path, info.contract)
     # Another fraction or seed would hold out other images, some of which the network was trained on.
-    data = recipe.data.model_copy(update={"validation_fraction": info.recipe.data.validation_fraction})
+    data = recipe.data.model_copy(update={key: getattr(info.recipe.data, key) for key in HOLD_OUT_KEYS})
     training = recipe.training.model_copy(update={"seed": info.recipe.training.seed})
     return recipe.model_copy(update={"data": data, "training": training})
 

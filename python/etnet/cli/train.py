@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from etnet.cli.console import closing_lines, infer_or_bundle, messages, note
+from etnet.config.folds import Fold
 from etnet.config.load import apply_overrides, load_recipe, recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.errors import UsageError
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
     from etnet.training.trainer import TrainingResult
     from etnet.types import Contract
 
-RESUMABLE = {"training.epochs", "training.validate_every", "training.save_every", "data.workers"}
+RESUMABLE = {
+    "training.epochs",
+    "training.patience",
+    "training.validate_every",
+    "training.save_every",
+    "data.workers",
+}
 """Recipe keys that may change when a run is continued."""
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -40,6 +47,16 @@ SECONDS_BETWEEN_LINES = 10.0
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images; training.epochs.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per step; training.batch_size.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, order and augmentation; training.seed.")
+@click.option(
+    "--fold",
+    metavar="K/N",
+    help="Cross-validation: hold out part K of N, by patient where the data set knows patients; data.fold.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    help="Stop when so many epochs brought no better score; training.patience.",
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to train.")
 @click.option(
     "--set",
@@ -60,6 +77,8 @@ def command(
     epochs: int | None,
     batch_size: int | None,
     seed: int | None,
+    fold: str | None,
+    patience: int | None,
     device: str,
     overrides: tuple[str, ...],
     resume: bool,
@@ -69,12 +88,22 @@ def command(
     \b
     etnet train --recipe drive --data DRIVE/
     etnet train --recipe folder --data my_folder/ --set data.class_names='[background, lesion]'
+    etnet train --recipe drive --data DRIVE/ --fold 1/5
     etnet train --resume
 
     Ctrl-C saves the run; --resume continues it exactly where it stopped.
     """
-    shorthand = {"training.epochs": epochs, "training.batch_size": batch_size, "training.seed": seed}
-    overrides = (*overrides, *(f"{key}={value}" for key, value in shorthand.items() if value is not None))
+    shorthand = {
+        "training.epochs": epochs,
+        "training.batch_size": batch_size,
+        "training.seed": seed,
+        "training.patience": patience,
+    }
+    overrides = (
+        *_fold_overrides(fold),
+        *overrides,
+        *(f"{key}={value}" for key, value in shorthand.items() if value is not None),
+    )
     if resume:
         run, recipe, stored_root = _run_to_resume(output, recipe_source, overrides)
         root = data_root or stored_root
@@ -84,6 +113,17 @@ def command(
     result = _train(recipe, root=root, run=run, output=output, device=device)
     if result is not None:
         _report(ctx, result, recipe.contract())
+
+
+def _fold_overrides(text: str | None) -> tuple[str, ...]:
+    """The recipe's own fraction gives way to the fold; one that stands in --set does not, and is then refused."""
+    if text is None:
+        return ()
+    try:
+        fold = Fold.parse(text)
+    except ValueError as error:
+        raise UsageError(f"--fold {text}: {error}") from None
+    return f"data.validation_fraction={fold.share!r}", f"data.fold={fold}"
 
 
 _Value = TypeVar("_Value")
@@ -152,11 +192,16 @@ def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None,
     target, resume = resolve_device(device), run is not None
     with joined_processes() as group, ExitStack() as stack:
         if run is None and group.is_main:
-            run = stack.enter_context(fresh_run_folder(output, recipe.name))
+            run = stack.enter_context(fresh_run_folder(output, _folder_name(recipe)))
         folder = group.agree_on(run)
         observer = stack.enter_context(TrainingDisplay()) if group.is_main else SilentObserver()
         result = train(recipe, data_root=root, run=folder, device=target, observer=observer, resume=resume, group=group)
         return result if group.is_main else None
+
+
+def _folder_name(recipe: Recipe) -> str:
+    """The recipe's name, and the fold where there is one: the folds of a recipe are trained side by side."""
+    return recipe.name if recipe.data.fold is None else f"{recipe.name}-fold-{recipe.data.fold.replace('/', '-of-')}"
 
 
 def _report(ctx: click.Context, result: TrainingResult, contract: Contract) -> None:
@@ -165,6 +210,11 @@ def _report(ctx: click.Context, result: TrainingResult, contract: Contract) -> N
         note(f"Stopped after iteration {result.iterations} of {result.total}; everything so far is saved.")
         closing_lines(run, f"etnet train --resume --output {shlex.quote(str(run))}")
         ctx.exit(128 + result.signal_number)
+    if result.stopped_early:
+        note(
+            f"Stopped early after iteration {result.iterations} of {result.total}: the score on the held-out images "
+            f"has not risen since epoch {result.best_epoch}."
+        )
     if result.best_score is not None:
         note(f"Best mean foreground Dice on the held-out images: {result.best_score:.4f}")
     closing_lines(run, _next_command(result, contract))

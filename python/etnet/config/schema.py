@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from etnet.config.folds import FoldText, require_share_of_fold, with_share_of_fold
 from etnet.config.networks import NETWORKS, NetworkTraits, unknown_network
 from etnet.types import Contract, Postprocessing, RegionOfInterest, StructureRule
 
@@ -62,7 +63,8 @@ class DataSection(Section):
 
     `class_groups` names structures that consist of several classes, such as an optic disc of rim and cup; they are
     scored beside the classes. `min_annotators` is for data sets whose masks count annotators (`drishti_gs`).
-    `split_file` replaces the split that comes with a data set.
+    `split_file` replaces the split that comes with a data set. `fold`, such as `2/5`, holds out one of so many parts of
+    the training images instead of a `validation_fraction`, which then is that of a fold and may be left out.
     """
 
     dataset: DatasetName = "folder"
@@ -79,6 +81,7 @@ class DataSection(Section):
     crop_size: Annotated[int, Field(ge=2 * SIZE_MULTIPLE)] = 512
     edge_width: Annotated[int, Field(ge=1, le=64)] = 3
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    fold: FoldText | None = None
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
     @field_validator("crop_size")
@@ -88,6 +91,16 @@ class DataSection(Section):
             lower = value // SIZE_MULTIPLE * SIZE_MULTIPLE
             raise ValueError(f"must be a multiple of {SIZE_MULTIPLE}, for instance {lower} or {lower + SIZE_MULTIPLE}")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_says_the_fraction(cls, values: Any) -> Any:
+        return with_share_of_fold(values)
+
+    @model_validator(mode="after")
+    def _fold_fits_the_fraction(self) -> DataSection:
+        require_share_of_fold(self.fold, self.validation_fraction)
+        return self
 
     @model_validator(mode="after")
     def _classes_fit(self) -> DataSection:
@@ -205,14 +218,36 @@ class OptimizerSection(Section):
 
 
 class TrainingSection(Section):
-    """Length, batch, numerics and bookkeeping of a run."""
+    """Length, batch, numerics and bookkeeping of a run.
+
+    `patience` ends a run when so many epochs brought no better score on the held-out images. `ema_decay`, such as
+    0.999, makes the network that is scored and saved the exponential moving average of the trained one.
+
+    `accumulate` computes each batch in so many equal parts, one after the other, which takes less memory. The gradient
+    is the mean over the parts. It is that of the whole batch where the loss is a mean over images
+    (`loss.per_image: true`), but for batch normalization, which sees one part at a time. With `per_image: false`, the
+    paper's loss, the Lovasz extension is taken of the IoU over all pixels of a part, no longer of the whole batch.
+    """
 
     epochs: Annotated[int, Field(ge=1)] = 300
     batch_size: Annotated[int, Field(ge=1)] = 16
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    accumulate: Annotated[int, Field(ge=1)] = 1
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
     validate_every: Annotated[int, Field(ge=1)] = 10
     save_every: Annotated[int, Field(ge=1)] = 10
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> TrainingSection:
+        if self.batch_size % self.accumulate:
+            lower = max(1, self.batch_size // self.accumulate) * self.accumulate
+            raise ValueError(
+                f"batch_size {self.batch_size} does not divide into accumulate={self.accumulate} equal parts; "
+                f"take for instance a batch_size of {lower}"
+            )
+        return self
 
 
 class StructureSection(Section):
@@ -265,6 +300,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _patience_has_a_score(self) -> Recipe:
+        if self.training.patience is not None and self.data.validation_fraction == 0:
+            raise ValueError(
+                f"training.patience is {self.training.patience}, but data.validation_fraction is 0; early stopping "
+                "needs held-out images, so hold some out or leave patience away"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _postprocessed_structures_exist(self) -> Recipe:
         known = [*self.data.class_names[1:], *self.data.class_groups]
         for name in self.postprocess.structures:
@@ -288,10 +332,12 @@ class Recipe(Section):
                 raise ValueError(
                     f"{key} is {size}; {name} needs a multiple of {traits.size_multiple}, for instance {larger}"
                 )
-        if self.training.batch_size < traits.smallest_batch:
+        together, parts = self.training.batch_size // self.training.accumulate, self.training.accumulate
+        if together < traits.smallest_batch:
+            divided = "" if parts == 1 else f" and is computed in {parts} parts of {together}"
             raise ValueError(
-                f"training.batch_size is {self.training.batch_size}; {name} needs at least {traits.smallest_batch}, "
-                "because it normalises maps of one pixel over the batch"
+                f"training.batch_size is {self.training.batch_size}{divided}; {name} needs at least "
+                f"{traits.smallest_batch} at once, because it normalises maps of one pixel over the batch"
             )
         if self.model.polar and data.roi is None:
             raise ValueError(

@@ -6,7 +6,7 @@ import numpy as np
 
 from etnet.config.schema import Recipe
 from etnet.data.dataset import SegmentationDataset
-from etnet.data.loader import SampleStream, augment_by_recipe
+from etnet.data.loader import Batch, SampleStream, augment_by_recipe
 from etnet.data.sheet import EDGE, FRAME, Sheet, SheetRow, class_legend, edged, fitted, framed, masked
 from etnet.data.transforms import crop_outline
 from etnet.errors import DataError
@@ -47,6 +47,34 @@ def training_preview(dataset: SegmentationDataset, recipe: Recipe, *, rows: int 
         tile=_TILE,
     )
     return sheet.draw(drawn)
+
+
+def batch_preview(batch: Batch, recipe: Recipe, *, title: str) -> UInt8Array:
+    """Draws the samples of a batch as the network was given them.
+
+    Args:
+        batch: On the CPU.
+        recipe: Classes and their colours.
+        title: Heading of the picture.
+
+    Returns:
+        RGB picture [H, W, 3], uint8.
+    """
+    data, colors = recipe.data, np.array(recipe.contract().class_colors, dtype=np.uint8)
+    rows = []
+    for index, name in enumerate(batch.ids):
+        image = np.ascontiguousarray(batch.images[index].permute(1, 2, 0).numpy())
+        mask, edge = (part[index].numpy().astype(np.uint8) for part in (batch.masks, batch.edges))
+        shown = (image, masked(image, mask, colors), edged(image, edge, data.ignore_index))
+        rows.append(SheetRow(name, tuple(fitted(tile, _TILE) for tile in shown)))
+    sheet = Sheet(
+        title=title,
+        facts=f"{len(rows)} samples",
+        columns=_COLUMNS[1:],
+        legend=(*class_legend(data.class_names, colors), ("edge", EDGE)),
+        tile=_TILE,
+    )
+    return sheet.draw(rows)
 
 
 def _row(

@@ -1,4 +1,4 @@
-"""Which samples are for training, validation and testing: seeded hold-outs, and split files that list ids."""
+"""Which samples are for training, validation and testing: seeded hold-outs and folds, and split files that list ids."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from etnet.config.folds import Fold
 from etnet.errors import DataError
 
 
@@ -49,6 +50,44 @@ def hold_out(count: int, *, fraction: float, seed: int, patients: Sequence[str] 
             chosen.add(patients[index])
     validation = tuple(index for index in range(count) if patients[index] in chosen)
     return HoldOut(train=tuple(index for index in range(count) if patients[index] not in chosen), validation=validation)
+
+
+def hold_out_fold(count: int, *, fold: Fold, seed: int, patients: Sequence[str] = ()) -> HoldOut:
+    """Cuts the samples into folds and holds one of them out, for k-fold cross-validation.
+
+    The folds of one seed are disjoint and together are all samples. A patient is in one fold only. The patients, those
+    with the most samples first and otherwise in random order, each go to the fold that is smallest so far; where every
+    sample has a patient of its own, the sizes of the folds differ by one at most.
+
+    Args:
+        count: Number of samples.
+        fold: Which fold is held out, and of how many.
+        seed: The same seed cuts the same folds.
+        patients: Who is on each sample; empty means another patient on every one.
+
+    Raises:
+        DataError: There are fewer patients than folds.
+
+    Example:
+        >>> [hold_out_fold(4, fold=Fold(k, 2), seed=0, patients=["a", "a", "b", "b"]).validation for k in (1, 2)]
+        [(2, 3), (0, 1)]
+    """
+    members: dict[str | int, list[int]] = {}
+    for index in range(count):
+        members.setdefault(patients[index] if patients else index, []).append(index)
+    if len(members) < fold.count:
+        raise DataError(
+            f"data.fold {fold}: there are {len(members)} training "
+            f"{'patients' if patients else 'images'}; expected one for every fold at least, so ask for fewer folds"
+        )
+    groups = list(members.values())
+    # The trailing word keeps this apart from the draw of `hold_out`.
+    shuffled = [groups[place] for place in np.random.default_rng([seed, count, 1]).permutation(len(groups))]
+    folds: list[list[int]] = [[] for _ in range(fold.count)]
+    for group in sorted(shuffled, key=len, reverse=True):
+        min(folds, key=len).extend(group)
+    held = set(folds[fold.number - 1])
+    return HoldOut(train=tuple(index for index in range(count) if index not in held), validation=tuple(sorted(held)))
 
 
 @dataclass(frozen=True)

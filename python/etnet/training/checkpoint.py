@@ -1,8 +1,10 @@
 """Checkpoints: one safetensors file with a JSON header, complete or absent, never executable.
 
 `best` holds the network; `last` also holds, under `training/`, the optimizer's moments and the state of torch's random
-generators, so that a resumed run continues bit for bit. The learning rate and the order of samples are functions of the
-iteration (`schedule`, `data.loader`) and need no state of their own.
+generators, so that a resumed run continues bit for bit. Where the recipe averages weights, the network in both files is
+the averaged one, which is what everything but training reads; `last` holds the trained one under `training/`. The
+learning rate and the order of samples are functions of the iteration (`schedule`, `data.loader`) and need no state of
+their own.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from etnet.output import replacing
 _RNG_CPU = f"{TRAINING_PREFIX}rng/cpu"
 _RNG_CUDA = f"{TRAINING_PREFIX}rng/cuda"
 _OPTIMIZER = f"{TRAINING_PREFIX}optimizer/"
+_TRAINED = f"{TRAINING_PREFIX}network/"
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
@@ -44,9 +47,19 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
             os.fsync(stream.fileno())
 
 
-def training_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything a resumed run needs that is a tensor: network, optimizer moments, random generators."""
-    tensors = dict(network.state_dict())
+def training_tensors(
+    network: nn.Module, optimizer: torch.optim.Optimizer, *, average: nn.Module | None = None
+) -> dict[str, Tensor]:
+    """Everything a resumed run needs that is a tensor: network, optimizer moments, random generators.
+
+    Args:
+        network: The trained network.
+        optimizer: Of its parameters.
+        average: The network of averaged weights, where there is one; it takes the place of the trained one.
+    """
+    tensors = dict((network if average is None else average).state_dict())
+    if average is not None:
+        tensors.update({f"{_TRAINED}{name}": value for name, value in network.state_dict().items()})
     for index, moments in optimizer.state_dict()["state"].items():
         tensors.update({f"{_OPTIMIZER}{index}/{name}": value for name, value in moments.items()})
     tensors[_RNG_CPU] = torch.get_rng_state()
@@ -55,25 +68,44 @@ def training_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> di
     return tensors
 
 
-def restore_training(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Load what `training_tensors` gave into a freshly built network and optimizer.
+def restore_training(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, *, average: nn.Module | None = None
+) -> None:
+    """Load what `training_tensors` gave into freshly built networks and optimizer.
+
+    Args:
+        path: A `last` file.
+        network: Becomes the trained network.
+        optimizer: Of its parameters.
+        average: Becomes the network of averaged weights.
 
     Raises:
-        ModelFileError: The file holds no training state (it is a `best` file) or belongs to another network.
+        ModelFileError: The file holds no training state (it is a `best` file), belongs to another network, or holds no
+            averaged weights though they are asked for.
     """
     tensors = load_file(path)
     if _RNG_CPU not in tensors:
         raise ModelFileError(f"{path}: holds weights only; resume needs weights/last.safetensors")
-    try:
-        network.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(TRAINING_PREFIX)})
-    except RuntimeError as error:
-        raise ModelFileError(
-            f"{path}: does not fit the recipe's network ({str(error).splitlines()[-1].strip()})"
-        ) from None
+    saved = {name: value for name, value in tensors.items() if not name.startswith(TRAINING_PREFIX)}
+    trained = {name.removeprefix(_TRAINED): value for name, value in tensors.items() if name.startswith(_TRAINED)}
+    if average is not None:
+        if not trained:
+            raise ModelFileError(f"{path}: holds no averaged weights; resume without training.ema_decay")
+        _load(path, average, saved)
+    _load(path, network, trained or saved)
     _restore_optimizer(tensors, optimizer)
     torch.set_rng_state(tensors[_RNG_CPU])
     if _RNG_CUDA in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors[_RNG_CUDA])
+
+
+def _load(path: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ModelFileError(
+            f"{path}: does not fit the recipe's network ({str(error).splitlines()[-1].strip()})"
+        ) from None
 
 
 def _restore_optimizer(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:

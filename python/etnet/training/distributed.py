@@ -53,16 +53,22 @@ class ProcessGroup:
             return torch.device("cuda", self.local_rank)
         return device
 
-    def share_of(self, batch_size: int) -> int:
+    def share_of(self, batch_size: int, *, parts: int = 1) -> int:
         """Samples of each batch that this process takes.
+
+        Args:
+            batch_size: Samples of all processes together.
+            parts: In how many parts each process computes its own.
 
         Raises:
             UsageError: The batch does not divide evenly.
         """
-        if batch_size % self.world_size:
+        shares = self.world_size * parts
+        if batch_size % shares:
+            each = "" if parts == 1 else f" that compute theirs in {parts} parts (training.accumulate)"
             raise UsageError(
-                f"training.batch_size is {batch_size}, shared by {self.world_size} processes; expected a multiple of "
-                f"{self.world_size}, for instance {max(1, batch_size // self.world_size) * self.world_size}"
+                f"training.batch_size is {batch_size}, shared by {self.world_size} processes{each}; expected a "
+                f"multiple of {shares}, for instance {max(1, batch_size // shares) * shares}"
             )
         return batch_size // self.world_size
 

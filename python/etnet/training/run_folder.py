@@ -20,6 +20,8 @@ from etnet.errors import UsageError
 from etnet.output import create_output_folder, disk_faults, write_json, write_text
 
 RUNS = Path("runs/train")
+NONFINITE = "nonfinite"
+"""Folder in a run's own for the batches whose step was not finite; see `training.nonfinite`."""
 REPORTED_PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "pillow", "safetensors", "pydantic")
 
 
@@ -27,7 +29,8 @@ REPORTED_PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "pillow
 def fresh_run_folder(output: Path | None, name: str, *, root: Path = RUNS) -> Iterator[Path]:
     """Make an empty folder for a run: `output`, or `root/name`, `root/name-2`, ... whichever is free.
 
-    When the run fails before its first checkpoint, the folder is left as it was found: removed, or empty.
+    When the run fails before its first checkpoint, the folder is left as it was found: removed, or empty. It stays if a
+    batch is in it that was kept for inspection.
 
     Raises:
         UsageError: `output` is a file, or exists and is not empty.
@@ -42,7 +45,7 @@ def fresh_run_folder(output: Path | None, name: str, *, root: Path = RUNS) -> It
     try:
         yield folder
     except BaseException:
-        if not any((folder / "weights").glob("*.safetensors")):
+        if not any(any((folder / kept).glob("*.safetensors")) for kept in ("weights", NONFINITE)):
             shutil.rmtree(folder, ignore_errors=True)
             if existed:
                 folder.mkdir(exist_ok=True)
@@ -68,14 +71,35 @@ def exclusive(run: Path) -> Iterator[None]:
 
 
 def write_run_description(
-    run: Path, recipe: Recipe, *, data_root: Path, training_ids: Sequence[str], validation_ids: Sequence[str]
+    run: Path,
+    recipe: Recipe,
+    *,
+    data_root: Path,
+    training_ids: Sequence[str],
+    validation_ids: Sequence[str],
+    by_patient: bool = False,
 ) -> None:
     """Write `recipe.yaml`, `environment.json` and `split.json`.
+
+    Args:
+        run: Run folder.
+        recipe: All choices.
+        data_root: Folder of the data set.
+        training_ids: Images trained on.
+        validation_ids: Images held out.
+        by_patient: Whether the data set knows who is on an image, so that patients were held out as a whole.
 
     Raises:
         EnvironmentFault: A file cannot be written.
     """
-    split = {"data_root": str(data_root), "training": list(training_ids), "validation": list(validation_ids)}
+    split: dict[str, object] = {
+        "data_root": str(data_root),
+        "training": list(training_ids),
+        "validation": list(validation_ids),
+    }
+    if recipe.data.fold is not None:
+        unit = "patient" if by_patient else "image"
+        split["fold"] = {"held_out": recipe.data.fold, "seed": recipe.training.seed, "cut_by": unit}
     with disk_faults(run):
         (run / "weights").mkdir(exist_ok=True)
     write_text(run / "recipe.yaml", dump_recipe(recipe))

@@ -1,4 +1,4 @@
-"""One optimizer step, and the choice of its number format."""
+"""One optimizer step, in one or several parts, and the choice of its number format."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from etnet.config.schema import Recipe
 from etnet.data.loader import Batch
@@ -25,6 +26,19 @@ class StepResult:
     seg_loss: float
     edge_loss: float
     gradient_norm: float
+
+
+class NotFinite(CheckFailed):
+    """A step whose loss or gradient is not finite; the weights were not updated.
+
+    Attributes:
+        batch: What the step was given.
+        result: Its losses and gradient norm.
+    """
+
+    def __init__(self, message: str, *, batch: Batch, result: StepResult) -> None:
+        super().__init__(message)
+        self.batch, self.result = batch, result
 
 
 def resolve_precision(precision: str, device: torch.device) -> Precision:
@@ -68,6 +82,7 @@ class Stepper:
         self.group = group
         self.optimizer = optimizer
         self.device = device
+        self.parts = recipe.training.accumulate
         self.clip_norm = recipe.optimizer.clip_gradient_norm
         self.precision = resolve_precision(recipe.training.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
@@ -83,10 +98,10 @@ class Stepper:
         self.std = torch.tensor(contract.std, device=device).view(1, 3, 1, 1)
 
     def run(self, batch: Batch, learning_rate: float) -> StepResult:
-        """Forward, backward and update on one batch.
+        """Forward and backward on one batch, in `training.accumulate` parts, and one update.
 
         Raises:
-            CheckFailed: The loss or its gradient is not finite; the weights are not updated, the samples are named.
+            NotFinite: The loss or its gradient is not finite; the weights are not updated, the samples are named.
             EnvironmentFault: The device has too little memory.
         """
         try:
@@ -94,31 +109,44 @@ class Stepper:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            count, _, height, width = batch.images.shape
+            count, _, height, width = batch.images[: len(batch.ids) // self.parts].shape
             raise EnvironmentFault(
                 f"{self.device} has too little memory to train on {count} crops of {height}x{width} pixels at once; "
-                "lower --batch-size or --set data.crop_size, or take a smaller model.encoder; "
+                "lower --batch-size or --set data.crop_size, raise training.accumulate, or take a smaller "
+                "model.encoder; "
                 "a checkpoint saved before stays"
             ) from error
 
     def _run(self, batch: Batch, learning_rate: float) -> StepResult:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        masks = batch.masks.to(self.device, non_blocking=True)
-        edges = batch.edges.to(self.device, non_blocking=True)
-        with self._autocast():
-            output = self.network(self._normalise(batch.images))
-        terms = self.criterion(output, masks, edges)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(terms.total).backward()
+        parts = _parts_of(batch, self.parts)
+        losses = [self._backward(part, last=part is parts[-1]) for part in parts]
         self.scaler.unscale_(self.optimizer)
-        norm = self._gradient_norm()
-        numbers = torch.stack([*(term.detach().float() for term in terms), norm])
+        numbers = torch.cat([torch.stack(losses).mean(0), self._gradient_norm().view(1)])
         result = StepResult(*self.group.mean(numbers).tolist())
         self._require_finite(result, batch)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return result
+
+    def _backward(self, part: Batch, *, last: bool) -> Tensor:
+        """Add the gradient of one part of the batch; its losses [3], float32: total, regions, edges."""
+        masks = part.masks.to(self.device, non_blocking=True)
+        edges = part.edges.to(self.device, non_blocking=True)
+        with self._exchanging(last):
+            with self._autocast():
+                output = self.network(self._normalise(part.images))
+            terms = self.criterion(output, masks, edges)
+            self.scaler.scale(terms.total / self.parts).backward()
+        return torch.stack([term.detach().float() for term in terms])
+
+    def _exchanging(self, last: bool) -> AbstractContextManager[object]:
+        """Processes that train together exchange gradients once per step, with the last part."""
+        if last or not isinstance(self.network, DistributedDataParallel):
+            return nullcontext()
+        return self.network.no_sync()
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.precision == "float32":
@@ -141,8 +169,16 @@ class Stepper:
         # With loss scaling an infinite gradient is routine: the scaler skips the step and lowers its scale.
         checked = (result.loss,) if self.scaler.is_enabled() else (result.loss, result.gradient_norm)
         if not all(torch.isfinite(torch.tensor(checked))):
-            raise CheckFailed(
+            raise NotFinite(
                 f"the loss is {result.loss} with gradient norm {result.gradient_norm} for samples "
                 f"{', '.join(dict.fromkeys(batch.ids))}; look at these images, lower optimizer.base_lr, "
-                "or set optimizer.clip_gradient_norm: 1.0"
+                "or set optimizer.clip_gradient_norm: 1.0",
+                batch=batch,
+                result=result,
             )
+
+
+def _parts_of(batch: Batch, count: int) -> list[Batch]:
+    size = len(batch.ids) // count
+    cuts = [slice(start, start + size) for start in range(0, len(batch.ids), size)]
+    return [Batch(batch.ids[cut], batch.images[cut], batch.masks[cut], batch.edges[cut]) for cut in cuts]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,22 @@ from etnet.data.dataset import PairedFiles, SegmentationDataset
 from etnet.data.datasets import open_training_splits
 from etnet.data.image_statistics import measure_training_range
 from etnet.data.io import write_png
-from etnet.data.loader import build_training_loader
+from etnet.data.loader import Batch, build_training_loader
 from etnet.data.preview import training_preview
 from etnet.data.roi import no_center, true_center
 from etnet.errors import CheckFailed, DataError
 from etnet.manifest import WeightsInfo, encode_header, read_weights_info
-from etnet.models import build_model, load_encoder_weights
+from etnet.models import SegmentationNetwork, build_model, load_encoder_weights
+from etnet.training.averaging import WeightAverage
 from etnet.training.checkpoint import restore_training, save_weights, training_tensors
 from etnet.training.distributed import ALONE, ProcessGroup, synchronize_batch_norm
 from etnet.training.interruption import StopRequest, catch_stop_signals
+from etnet.training.nonfinite import keep_for_inspection
+from etnet.training.progress import Progress
 from etnet.training.run_folder import exclusive, write_run_description
 from etnet.training.schedule import poly_learning_rate, total_iterations
-from etnet.training.step import Stepper, StepResult
-from etnet.training.tracking import LOSS_COLUMNS, MetricsLog, Observer
+from etnet.training.step import NotFinite, Stepper, StepResult
+from etnet.training.tracking import MetricsLog, Observer
 from etnet.training.validation import validate
 from etnet.types import TrainingRange
 
@@ -48,7 +51,9 @@ class TrainingResult:
         iterations: Optimizer steps done, earlier parts of a resumed run included.
         total: Steps that the recipe asks for.
         best_score: Highest mean foreground Dice on the held-out images, None without any.
+        best_epoch: When it was reached.
         signal_number: The signal that stopped the run early, or None.
+        stopped_early: Whether the run ended before its total because the score rose no more (`training.patience`).
     """
 
     run: Path
@@ -56,32 +61,9 @@ class TrainingResult:
     iterations: int
     total: int
     best_score: float | None
+    best_epoch: int
     signal_number: int | None
-
-
-@dataclass
-class Progress:
-    """What a run remembers between its epochs; goes into `last` as JSON and comes back on resume."""
-
-    best_score: float | None = None
-    best_epoch: int = 0
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LOSS_COLUMNS, 0.0))
-    steps: int = 0
-    seconds: float = 0.0
-
-    def add(self, result: StepResult, seconds: float) -> None:
-        """Count a step into the running epoch."""
-        for column in LOSS_COLUMNS:
-            self.sums[column] += getattr(result, column)
-        self.steps += 1
-        self.seconds += seconds
-
-    def close_epoch(self, batch_size: int) -> dict[str, float]:
-        """Means over the epoch's steps; starts the next epoch."""
-        means = {column: total / self.steps for column, total in self.sums.items()}
-        means["images_per_second"] = self.steps * batch_size / self.seconds
-        self.sums, self.steps, self.seconds = dict.fromkeys(LOSS_COLUMNS, 0.0), 0, 0.0
-        return means
+    stopped_early: bool
 
 
 def train(
@@ -138,7 +120,7 @@ class _Run:
     ) -> None:
         self.recipe, self.run, self.device, self.observer = recipe, run, device, observer
         self.data_root, self.group = data_root, group
-        group.share_of(recipe.training.batch_size)
+        group.share_of(recipe.training.batch_size, parts=recipe.training.accumulate)
         seed = recipe.training.seed
         torch.manual_seed(seed)
         self.training_set, self.validation_set = open_training_splits(recipe.data, data_root, seed=seed)
@@ -159,6 +141,9 @@ class _Run:
         synchronize_batch_norm(network, group, device)
         # Moved before the optimizer is made: it must hold the parameters on the device.
         self.network = network.to(device=device).to(memory_format=torch.channels_last)
+        # A copy of the bare network: the stepper wraps it where processes train together, and one writes.
+        decay = recipe.training.ema_decay if group.is_main else None
+        self.average = None if decay is None else WeightAverage(self.network, decay=decay)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(),
             lr=recipe.optimizer.base_lr,
@@ -187,6 +172,7 @@ class _Run:
             data_root=self.data_root,
             training_ids=self.training_set.ids,
             validation_ids=self.validation_set.ids,
+            by_patient=bool(self.training_set.patients),
         )
         write_png(self.run / "training_samples.png", training_preview(self.training_set, self.recipe))
 
@@ -194,8 +180,9 @@ class _Run:
         model = self.recipe.model
         what = f"{model.name} with {model.encoder}" if model.traits.has_encoder else model.name
         yield f"Training {what} on {self.device} into {self.run}"
-        count = len(self.training_set)
-        yield f"{count} training {'image' if count == 1 else 'images'}, {len(self.validation_set)} held out"
+        count, fold = len(self.training_set), self.recipe.data.fold
+        held = "held out" if fold is None else f"held out as fold {fold}"
+        yield f"{count} training {'image' if count == 1 else 'images'}, {len(self.validation_set)} {held}"
         names = self.recipe.data.class_names
         absent = [name for index, name in enumerate(names) if index not in self.training_set.classes_present]
         if absent:
@@ -207,7 +194,8 @@ class _Run:
     def restore(self) -> None:
         """Take up the run where `last` left it."""
         info = read_weights_info(self.last)
-        restore_training(self.last, self.network, self.optimizer)
+        average = None if self.average is None else self.average.network
+        restore_training(self.last, self.network, self.optimizer, average=average)
         state = dict(info.training_state)
         _require_same_images(info, state.pop("training_ids"), self.training_set)
         # Empty when the run was started without loss scaling, for instance on a CPU.
@@ -226,10 +214,21 @@ class _Run:
         records = MetricsLog(self.run, keep_until_epoch=keep) if self.group.is_main else nullcontext()
         self.observer.on_start(done=self.start, total=self.total)
         with records as log, catch_stop_signals() as stop:
-            iteration = self._loop(log, stop)
+            iteration = self.start if self._has_stalled else self._loop(log, stop)
         return TrainingResult(
-            self.run, self.data_root, iteration, self.total, self.progress.best_score, stop.signal_number
+            self.run,
+            self.data_root,
+            iterations=iteration,
+            total=self.total,
+            best_score=self.progress.best_score,
+            best_epoch=self.progress.best_epoch,
+            signal_number=stop.signal_number,
+            stopped_early=self._has_stalled and iteration < self.total,
         )
+
+    @property
+    def _has_stalled(self) -> bool:
+        return self.progress.has_stalled(self.recipe.training.patience)
 
     def _loop(self, log: MetricsLog | None, stop: StopRequest) -> int:
         loader = build_training_loader(
@@ -246,7 +245,7 @@ class _Run:
         began = time.perf_counter()
         for batch in loader:
             rate = poly_learning_rate(iteration, total=self.total, base_lr=settings.base_lr, power=settings.poly_power)
-            result = self.stepper.run(batch, rate)
+            result = self._step(batch, rate, iteration)
             iteration += 1
             now = time.perf_counter()
             self.progress.add(result, now - began)
@@ -258,7 +257,7 @@ class _Run:
             )
             if log is not None and (self._epoch(iteration) > self._epoch(iteration - 1) or iteration == self.total):
                 self._end_epoch(iteration, rate, log)
-            if self.group.any_of(bool(stop), self.device):
+            if self.group.any_of(bool(stop) or self._has_stalled, self.device):
                 break
             began = time.perf_counter()
         if self.start < iteration and self.group.is_main:
@@ -267,6 +266,26 @@ class _Run:
                 self._save_best(iteration)
         self.group.wait()
         return iteration
+
+    def _step(self, batch: Batch, rate: float, iteration: int) -> StepResult:
+        try:
+            result = self.stepper.run(batch, rate)
+        except NotFinite as error:
+            kept = keep_for_inspection(
+                error,
+                self.network,
+                run=self.run,
+                recipe=self.recipe,
+                data_root=self.data_root,
+                iteration=iteration,
+                rank=self.group.rank,
+            )
+            # Every process has its part of the batch to save; the first to end takes the others down.
+            self.group.wait()
+            raise kept from error
+        if self.average is not None:
+            self.average.update(self.network, step=iteration)
+        return result
 
     def _epoch(self, iteration: int) -> int:
         """Complete passes over the training images after this many iterations; never more than the recipe's epochs."""
@@ -289,12 +308,15 @@ class _Run:
 
     def _validate(self, epoch: int, iteration: int) -> dict[str, float]:
         self._require_finite_weights(iteration)
-        scores = validate(self.network, self.validation_set, recipe=self.recipe)
-        score = scores.mean_foreground_dice
-        if self.progress.best_score is None or score > self.progress.best_score:
-            self.progress.best_score, self.progress.best_epoch = score, epoch
+        scores = validate(self._scored, self.validation_set, recipe=self.recipe)
+        if self.progress.is_best(scores.mean_foreground_dice, epoch=epoch):
             self._save_best(iteration)
         return scores.row()
+
+    @property
+    def _scored(self) -> SegmentationNetwork:
+        """The network that is validated, and that `best` and `last` hold for everything but training."""
+        return self.network if self.average is None else self.average.network
 
     def _save_last(self, iteration: int) -> None:
         state = {
@@ -302,11 +324,13 @@ class _Run:
             "scaler": self.stepper.scaler.state_dict(),
         }
         self._require_finite_weights(iteration)
-        save_weights(self.last, training_tensors(self.network, self.optimizer), self._header(iteration, state))
+        average = None if self.average is None else self.average.network
+        tensors = training_tensors(self.network, self.optimizer, average=average)
+        save_weights(self.last, tensors, self._header(iteration, state))
 
     def _save_best(self, iteration: int) -> None:
         path = self.run / "weights" / "best.safetensors"
-        save_weights(path, self.network.state_dict(), self._header(iteration, {}))
+        save_weights(path, self._scored.state_dict(), self._header(iteration, {}))
 
     def _require_finite_weights(self, iteration: int) -> None:
         """A step may spoil the weights after its own loss was seen to be finite; only the next loss would tell."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from etnet.config.folds import Fold
 from etnet.config.schema import DataSection
 from etnet.data.dataset import PairedFiles
 from etnet.data.datasets.chase_db1 import find_chase_db1
@@ -20,7 +21,7 @@ from etnet.data.datasets.pairing import FoundPairs
 from etnet.data.datasets.refuge import find_refuge
 from etnet.data.datasets.stare import find_stare
 from etnet.data.findings import Report, refuse
-from etnet.data.splits import hold_out
+from etnet.data.splits import HoldOut, hold_out, hold_out_fold
 from etnet.errors import DataError, UsageError
 
 Split = Literal["train", "validation", "test", "all"]
@@ -44,8 +45,9 @@ FINDERS: dict[str, Finder] = {
 def open_dataset(data: DataSection, root: Path, split: Split, *, seed: int = 0) -> PairedFiles:
     """Opens one split of a data set and checks it: pairs complete, sizes equal, mask values mapped.
 
-    `validation` is a seeded hold-out of `data.validation_fraction` of the training images (0 holds out none), `train`
-    the rest, `all` both together, and `test` the images that the data set keeps apart.
+    `validation` is a seeded hold-out of `data.validation_fraction` of the training images (0 holds out none), or the
+    fold that `data.fold` names; `train` is the rest, `all` both together, and `test` the images that the data set keeps
+    apart.
 
     Args:
         data: What the recipe says about data.
@@ -77,8 +79,14 @@ def open_training_splits(data: DataSection, root: Path, *, seed: int) -> tuple[P
         DataError: A folder or file is missing, unreadable or does not fit the others.
     """
     dataset = _open_part(data, root, "train")
-    parts = hold_out(len(dataset), fraction=data.validation_fraction, seed=seed, patients=dataset.patients)
+    parts = _held_out(data, dataset, seed=seed)
     return dataset.subset(parts.train), dataset.subset(parts.validation)
+
+
+def _held_out(data: DataSection, dataset: PairedFiles, *, seed: int) -> HoldOut:
+    if data.fold is None:
+        return hold_out(len(dataset), fraction=data.validation_fraction, seed=seed, patients=dataset.patients)
+    return hold_out_fold(len(dataset), fold=Fold.parse(data.fold), seed=seed, patients=dataset.patients)
 
 
 def find_part(data: DataSection, root: Path, part: Literal["train", "test"], *, report: Report = refuse) -> FoundPairs:
