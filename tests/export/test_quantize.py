@@ -16,16 +16,17 @@ from helpers.backends import photographs
 INT8, UINT8 = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
 
 
-def quantized(exported_models, tmp_path: Path, **options) -> Path:
-    source = exported_models("two_classes")[1]
+def quantized(exported_models, tmp_path: Path, *, kind: str = "two_classes", **options) -> Path:
+    source = exported_models(kind)[1]
     path = tmp_path / "int8.onnx"
     quantize_onnx(source, path, read_sidecar(source), list(photographs(6, 40, 60, seed=1)), **options)
     return path
 
 
-def test_an_int8_file_gives_nearly_the_same_and_is_smaller(exported_models, tmp_path):
-    source = exported_models("two_classes")[1]
-    path = quantized(exported_models, tmp_path)
+@pytest.mark.parametrize("kind", ["two_classes", "beyond_the_paper"])
+def test_an_int8_file_gives_nearly_the_same_and_is_smaller(exported_models, tmp_path, kind):
+    source = exported_models(kind)[1]
+    path = quantized(exported_models, tmp_path, kind=kind)
     images = photographs(4, 48, 64)
     exact, short = (open_backend(file, threads=1).backend.run(images) for file in (source, path))
     assert not np.array_equal(short.probabilities, exact.probabilities)
@@ -80,8 +81,9 @@ def test_sensitive_nodes_are_found_by_their_place_in_the_graph():
     assert float_nodes(model) == {"cast", "stem", "mean", "reduce", "gate", "head", "enlarge"}
 
 
-def test_the_network_keeps_its_first_and_last_convolutions_in_float(exported_models):
-    model = onnx.load(exported_models("two_classes")[1])
+@pytest.mark.parametrize("kind", ["two_classes", "beyond_the_paper"])
+def test_the_network_keeps_its_first_and_last_convolutions_in_float(exported_models, kind):
+    model = onnx.load(exported_models(kind)[1])
     kept = float_nodes(model)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     kept_convolutions = [name for name in convolutions if name in kept]

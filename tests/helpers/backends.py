@@ -123,7 +123,7 @@ class BackendTester:
     tolerance = 1e-4
     share = 1.0
 
-    @pytest.fixture(params=["three_classes", "two_classes", "no_edges"])
+    @pytest.fixture(params=["three_classes", "two_classes", "no_edges", "beyond_the_paper"])
     def models(self, request, exported_models) -> tuple[Path, Path]:
         """Weights and the file exported from them; see `export_kind`."""
         return exported_models(request.param)
@@ -209,10 +209,16 @@ class BackendTester:
 
 
 def export_kind(kind: str, folder: Path) -> tuple[Path, Path]:
-    """Weights and the file exported from them: three classes of free size, or two classes for 48x64 pixels."""
+    """Weights and the file exported from them: three classes of free size, or two classes for 48x64 pixels.
+
+    `no_edges` is without edge guidance, `beyond_the_paper` with all options of the network that the paper lacks.
+    """
     recipe = small_recipe() if kind == "three_classes" else small_recipe(class_names=["background", "vessel"])
-    if kind == "no_edges":
-        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"use_egm": False})})
+    changes = {
+        "no_edges": {"use_egm": False},
+        "beyond_the_paper": {"high_resolution": True, "deep_supervision": True},
+    }
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changes.get(kind, {}))})
     weights = write_confident(folder / "best.safetensors", recipe)
     return weights, exported(weights, folder / "model.onnx", size=None if kind == "three_classes" else (48, 64))
 

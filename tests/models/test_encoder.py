@@ -65,3 +65,34 @@ def test_strides_other_than_the_papers_are_named(monkeypatch):
 def test_a_name_from_another_place_is_not_downloaded():
     with pytest.raises(UsageError, match="has no model of this name"):
         Encoder("hf-hub:timm/resnet18.a1_in1k")
+
+
+@pytest.mark.parametrize(("name", "channels"), [("resnet18", 64), ("resnet50", 64), ("mobilenetv2_100", 16)])
+def test_with_a_stem_a_map_of_stride_2_comes_first(name, channels):
+    network = Encoder(name, with_stem=True).eval()
+    with torch.no_grad():
+        stem, *stages = network(random_images(1, 3, 64, 96))
+    assert network.channels == (channels, *CHANNELS[name])
+    assert tuple(stem.shape) == (1, channels, 32, 48)
+    assert [stage.shape[2] for stage in stages] == [16, 8, 4, 4]
+
+
+def test_with_a_stem_the_stages_and_the_tensors_are_the_same():
+    torch.manual_seed(0)
+    plain = Encoder("resnet18").eval()
+    finer = Encoder("resnet18", with_stem=True).eval()
+    finer.load_state_dict(plain.state_dict())
+    images = random_images(1, 3, 64, 96)
+    with torch.no_grad():
+        for expected, found in zip(plain(images), finer(images)[1:], strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def test_an_encoder_without_a_stem_of_stride_2_is_refused_for_high_resolution():
+    with pytest.raises(UsageError, match=r"high_resolution=true: the encoder convnext_tiny has no map .*resnet50"):
+        Encoder("convnext_tiny", with_stem=True)
+
+
+def test_an_encoder_that_does_not_fit_at_all_is_not_blamed_on_the_stem():
+    with pytest.raises(UsageError, match=r"model.encoder=vgg16: expected a backbone"):
+        Encoder("vgg16", with_stem=True)

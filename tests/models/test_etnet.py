@@ -27,6 +27,14 @@ class TestETNetWithMobileNet(ModelTester):
         return ETNet(2, encoder="mobilenetv2_100", use_egm=False, **SMALL)
 
 
+class TestETNetBeyondThePaper(ModelTester):
+    """Its side outputs exist in training mode only, so that none is seen where the tester evaluates."""
+
+    def build(self):
+        torch.manual_seed(0)
+        return ETNet(3, encoder="resnet18", high_resolution=True, deep_supervision=True, **SMALL)
+
+
 def count(module):
     return sum(value.numel() for value in module.parameters())
 
@@ -112,3 +120,84 @@ def test_the_network_learns_a_square_and_its_border():
         optimizer.step()
     labels = network(images).seg_logits.argmax(1)
     assert (labels == masks).float().mean() > 0.95
+
+
+def test_the_options_beyond_the_paper_leave_its_network_as_it_was():
+    torch.manual_seed(0)
+    plain = ETNet(2, encoder="resnet18", **SMALL).state_dict()
+    torch.manual_seed(0)
+    written_out = ETNet(2, encoder="resnet18", high_resolution=False, deep_supervision=False, **SMALL).state_dict()
+    names = set(plain)
+    assert names == set(written_out)
+    assert not any("d_block4" in name or "side_classifiers" in name for name in names)
+    assert all(torch.equal(plain[name], written_out[name]) for name in names)
+    for option in ("high_resolution", "deep_supervision"):
+        assert names < set(ETNet(2, encoder="resnet18", **{option: True}, **SMALL).state_dict())
+
+
+@pytest.mark.parametrize(("decoder_channels", "width"), [(256, 64), (32, 64), (512, 128)])
+def test_the_fourth_d_block_has_the_channels_of_the_stem_but_a_quarter_at_least(decoder_channels, width):
+    plain, finer = (
+        ETNet(2, encoder="resnet18", decoder_channels=decoder_channels, edge_channels=16, high_resolution=option)
+        for option in (False, True)
+    )
+    low = 0 if width == 64 else unit(64, width)
+    block = unit(decoder_channels, width) + low + unit(width, width, side=3, groups=width) + unit(width, width)
+    assert count(finer) - count(plain) == block + 2 * (width - decoder_channels)
+
+
+def test_the_encoder_of_high_resolution_has_the_tensors_of_the_plain_one():
+    plain, finer = (ETNet(2, encoder="resnet18", high_resolution=option, **SMALL).encoder for option in (False, True))
+    shapes = {name: value.shape for name, value in plain.features.state_dict().items()}
+    assert {name: value.shape for name, value in finer.features.state_dict().items()} == shapes
+
+
+def test_high_resolution_shows_details_that_stride_4_cannot():
+    """Logits enlarged from stride 2 bend where those from stride 4 are still straight."""
+    bends = {}
+    for option in (False, True):
+        torch.manual_seed(0)
+        network = ETNet(2, encoder="resnet18", high_resolution=option, **SMALL).eval()
+        with torch.no_grad():
+            logits = network(random_images(1, 3, 64, 64)).seg_logits
+        # Bilinear from stride s: between two centres, which lie s pixels apart, the second difference is zero.
+        second = logits.diff(n=2, dim=-1).abs().amax(dim=(0, 1, 2)) / logits.std()
+        bends[option] = (second[1:-1] > 1e-3).float().mean().item()
+    # At stride 4, two of four second differences are inside one straight piece; at stride 2, none is.
+    assert bends[False] == pytest.approx(0.5, abs=0.05)
+    assert bends[True] > 0.95
+
+
+def test_side_outputs_of_deep_supervision_are_read_off_the_d_blocks():
+    torch.manual_seed(0)
+    network = ETNet(3, encoder="resnet18", deep_supervision=True, **SMALL)
+    images = random_images(2, 3, 64, 96)
+    seen = []
+    for block in (network.d_block1, network.d_block2, network.d_block3):
+        block.register_forward_hook(lambda _layer, _inputs, output: seen.append(output))
+    output = network(images)
+    assert len(output.side_logits) == 3
+    for side, features, classifier in zip(output.side_logits, seen, network.side_classifiers, strict=True):
+        scale = 64 // features.shape[2]
+        logits = torch.nn.functional.conv2d(features, classifier.weight, classifier.bias)
+        expected = torch.nn.functional.interpolate(logits, scale_factor=scale, mode="bilinear")
+        torch.testing.assert_close(side, expected)
+    assert [features.shape[2] for features in seen] == [4, 8, 16]
+    assert network.eval()(images).side_logits == ()
+
+
+def test_deep_supervision_trains_each_d_block_by_its_own_classifier():
+    torch.manual_seed(0)
+    network = ETNet(2, encoder="resnet18", deep_supervision=True, **SMALL)
+    network(random_images(2, 3, 64, 64)).side_logits[0].square().mean().backward()
+    reached = {name.split(".")[0] for name, value in network.named_parameters() if value.grad is not None}
+    assert reached == {"encoder", "d_block1", "side_classifiers"}
+
+
+def test_the_options_of_a_recipe_reach_the_network():
+    section = ModelSection(encoder="resnet18", decoder_channels=32, high_resolution=True, deep_supervision=True)
+    network = build_model(section, 2)
+    assert network.stride == 2
+    assert len(network.side_classifiers) == 3
+    plain = build_model(ModelSection(encoder="resnet18", decoder_channels=32), 2)
+    assert (plain.stride, plain.d_block4, len(plain.side_classifiers)) == (4, None, 0)

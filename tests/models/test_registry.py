@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from etnet.config.networks import NETWORKS
 from etnet.config.schema import ModelSection
 from etnet.errors import EnvironmentFault, ModelFileError, UsageError
+from etnet.manifest import METADATA_KEY, encode_header, read_weights_info
 from etnet.models import MODELS, build_model, load_encoder_weights
 from etnet.models.weights import load_network
+from etnet.training.checkpoint import save_weights
 from helpers.models import random_images, tensors_of
 from helpers.weights import small_recipe, write_untrained
 
@@ -49,9 +53,12 @@ def test_the_registry_offers_what_recipes_accept():
     assert all(entry.description for entry in MODELS.values())
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_weights_file_brings_its_network_back(name, tmp_path):
-    recipe = recipe_of(name)
+BEYOND_THE_PAPER = {"high_resolution": True, "deep_supervision": True}
+
+
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NETWORKS), ("etnet", BEYOND_THE_PAPER)])
+def test_a_weights_file_brings_its_network_back(name, options, tmp_path):
+    recipe = recipe_of(name, **options)
     torch.manual_seed(1)
     expected = build_model(recipe.model, 3).eval()
     path = write_untrained(tmp_path / "w.safetensors", recipe, seed=1)
@@ -63,12 +70,28 @@ def test_a_weights_file_brings_its_network_back(name, tmp_path):
         assert all(torch.equal(got, want) for got, want in pairs)
 
 
+def test_a_file_of_before_the_options_beyond_the_paper_is_the_papers_network(tmp_path):
+    recipe = recipe_of("etnet")
+    header = encode_header(recipe=recipe, iteration=1, epoch=1, data_root="data")
+    content = json.loads(header[METADATA_KEY])
+    for section, keys in {
+        "model": ("high_resolution", "deep_supervision"),
+        "loss": ("alpha_schedule", "cross_entropy", "deep_weight"),
+    }.items():
+        for key in keys:
+            del content["recipe"][section][key]
+    torch.manual_seed(1)
+    expected = build_model(recipe.model, 3).eval()
+    path = tmp_path / "old.safetensors"
+    save_weights(path, expected.state_dict(), {METADATA_KEY: json.dumps(content)})
+    assert read_weights_info(path).recipe == recipe
+    network, images = load_network(path), random_images(1, 3, 64, 64)
+    with torch.no_grad():
+        pairs = zip(tensors_of(network(images)), tensors_of(expected(images)), strict=True)
+        assert all(torch.equal(got, want) for got, want in pairs)
+
+
 def test_weights_of_one_network_are_refused_by_another(tmp_path):
-    from safetensors.torch import load_file
-
-    from etnet.manifest import encode_header
-    from etnet.training.checkpoint import save_weights
-
     fcn = write_untrained(tmp_path / "fcn.safetensors", recipe_of("fcn"))
     header = encode_header(recipe=recipe_of("mnet"), iteration=1, epoch=1, data_root="data")
     save_weights(tmp_path / "mnet.safetensors", load_file(fcn), header)

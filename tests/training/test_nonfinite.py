@@ -27,8 +27,8 @@ def test_a_step_that_is_not_finite_leaves_what_is_needed_to_do_it_again(
 ) -> None:
     plain, calls = EdgeSupervisedLoss.forward, iter(range(100))
 
-    def spoilt(self: EdgeSupervisedLoss, *arguments: object) -> LossTerms:
-        terms = plain(self, *arguments)
+    def spoilt(self: EdgeSupervisedLoss, *arguments: object, **options: object) -> LossTerms:
+        terms = plain(self, *arguments, **options)
         if next(calls) != 2:
             return terms
         # The square root of 0 is finite, its gradient is not.

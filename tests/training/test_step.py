@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,7 +28,7 @@ IGNORED_VALUE = 128
 BASE = ("data.validation_fraction=0", "training.epochs=1", "optimizer.base_lr=0.002")
 PLAIN = {
     "alpha": 0.3, "classes": "present", "per_image": False, "betas": (0.9, 0.999), "weight_decay": 5e-4, "power": 0.9,
-    "clip": None,
+    "clip": None, "points": None, "entropy": 0.0,
 }  # fmt: skip
 OTHER = PLAIN | {"alpha": 0.5}
 """Settings that no run below has: what they change is the measure for what must not differ."""
@@ -43,13 +44,13 @@ def plain_loop(recipe: Recipe, data: Path, weights: Path | None, settings: dict)
         network.encoder.features.load_state_dict(load_file(weights))
     network.to(memory_format=torch.channels_last).train()
     adam = torch.optim.Adam(network.parameters(), betas=settings["betas"], weight_decay=settings["weight_decay"])
-    region = LovaszSoftmax(settings["classes"], settings["per_image"], 255)
-    edge = LovaszSoftmax("present", settings["per_image"], 255)
+    region = mixed(LovaszSoftmax(settings["classes"], settings["per_image"], 255), settings["entropy"])
+    edge = mixed(LovaszSoftmax("present", settings["per_image"], 255), settings["entropy"])
     loader = build_training_loader(dataset, recipe, start_iteration=0, total_iterations=total, workers=0)
     for step, batch in enumerate(loader):
         adam.param_groups[0]["lr"] = 0.002 * (1 - step / total) ** settings["power"]
         output = network((batch.images / 255 - MEAN) / STD)
-        alpha = settings["alpha"]
+        alpha = settings["alpha"] if settings["points"] is None else np.interp(step / total, *settings["points"])
         loss = alpha * region(output.seg_logits, batch.masks) + (1 - alpha) * edge(output.edge_logits, batch.edges)
         adam.zero_grad()
         loss.backward()
@@ -57,6 +58,16 @@ def plain_loop(recipe: Recipe, data: Path, weights: Path | None, settings: dict)
             torch.nn.utils.clip_grad_norm_(network.parameters(), settings["clip"])
         adam.step()
     return network.state_dict()
+
+
+def mixed(lovasz: LovaszSoftmax, share: float):
+    """The loss of the paper with a share of cross-entropy."""
+    return lambda logits, target: (
+        (1 - share) * lovasz(logits, target)
+        + share * torch.nn.functional.cross_entropy(logits, target, ignore_index=255)
+        if share
+        else lovasz(logits, target)
+    )
 
 
 @pytest.fixture
@@ -81,6 +92,8 @@ def recipe_of(*overrides: str) -> Recipe:
     [
         ((), {}),
         (("loss.alpha=0.8",), {"alpha": 0.8}),
+        (("loss.alpha_schedule=[[0.5, 0.9], [1.0, 0.1]]",), {"points": ([0, 0.5, 1], [0.3, 0.9, 0.1])}),
+        (("loss.cross_entropy=0.4",), {"entropy": 0.4}),
         (("loss.classes=[1]",), {"classes": [1]}),
         (("loss.per_image=true",), {"per_image": True}),
         (("optimizer.beta1=0.5", "optimizer.beta2=0.9"), {"betas": (0.5, 0.9)}),

@@ -279,8 +279,8 @@ def test_weights_that_the_last_step_spoilt_are_never_saved(
     total = 16 if fraction == 0 else 12
     steps = iter(range(3 * total // 4 + 1, total + 1))
 
-    def spoiling_step(self: Stepper, batch: object, rate: float) -> object:
-        result = plain_step(self, batch, rate)
+    def spoiling_step(self: Stepper, batch: object, rate: float, *, alpha: float) -> object:
+        result = plain_step(self, batch, rate, alpha=alpha)
         if next(steps) == total:
             with torch.no_grad():
                 next(self.network.parameters()).fill_(float("nan"))

@@ -18,6 +18,9 @@ STAGE_STRIDES = (4, 8, 16, 16)
 
 OUTPUT_STRIDE = STAGE_STRIDES[-1]
 
+STEM_STRIDE = 2
+"""Stride of the map before E-Block 1, which `model.high_resolution` reads."""
+
 BACKBONE_OPTIONS: dict[str, Any] = {
     "features_only": True,
     "output_stride": OUTPUT_STRIDE,
@@ -31,26 +34,29 @@ class Encoder(nn.Module):
 
     The weights are random, as timm initialises them; nothing is downloaded.
 
+    Ours: with `with_stem` the map of stride 2 between the image and E-Block 1 is given too. The tensors are the same.
+
     Args:
         name: A timm model with feature maps of strides 4, 8, 16 and a last stage that can be dilated, for instance
             `resnet50`, `resnet18`, `mobilenetv2_100`, `convnext_tiny`. A pretrained tag may follow a dot
             (`resnet50.tv_in1k`); it says which weights `imagenet` stands for.
+        with_stem: Whether the map of stride 2 comes before the others; ResNets have one, ConvNeXts do not.
 
     Attributes:
         name: As given.
-        channels: Channels of E1 to E4.
+        channels: Channels of the maps: of the stem, if asked for, and of E1 to E4.
         features: The timm backbone.
         options: How timm was asked for it.
 
     Raises:
-        UsageError: timm has no such model, or it does not give four maps of strides 4, 8, 16, 16.
+        UsageError: timm has no such model, or it does not give maps of strides (2,) 4, 8, 16, 16.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, with_stem: bool = False) -> None:
         super().__init__()
         self.name = name
-        self.options = BACKBONE_OPTIONS
-        self.features = create_backbone(name)
+        self.options = backbone_options(with_stem=with_stem)
+        self.features = create_backbone(name, with_stem=with_stem)
         self.channels: tuple[int, ...] = tuple(feature_info(self.features).channels())
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -60,33 +66,47 @@ class Encoder(nn.Module):
             image: Normalised image [N, 3, H, W], float; H and W multiples of 16.
 
         Returns:
-            E1 to E4: [N, channels[i], H / s, W / s] for s in 4, 8, 16, 16.
+            E1 to E4: [N, channels[i], H / s, W / s] for s in 4, 8, 16, 16; with a stem, its map of s = 2 before them.
         """
         stages: list[Tensor] = self.features(image)
         return stages
 
 
-def create_backbone(name: str) -> nn.Module:
+def backbone_options(*, with_stem: bool) -> dict[str, Any]:
+    """Arguments of `timm.create_model` for an encoder."""
+    if not with_stem:
+        return BACKBONE_OPTIONS
+    indices = BACKBONE_OPTIONS["out_indices"]
+    return {**BACKBONE_OPTIONS, "out_indices": (indices[0] - 1, *indices)}
+
+
+def create_backbone(name: str, *, with_stem: bool = False) -> nn.Module:
     """Build the timm feature extractor behind an encoder, with random weights.
 
     Args:
         name: As for `Encoder`.
+        with_stem: As for `Encoder`.
 
     Returns:
-        A timm feature extractor of four maps with strides 4, 8, 16, 16.
+        A timm feature extractor of four maps with strides 4, 8, 16, 16; with a stem, of five, the first of stride 2.
 
     Raises:
         UsageError: See `Encoder`.
     """
     check_name(name)
     try:
-        backbone: nn.Module = timm.create_model(name, pretrained=False, **BACKBONE_OPTIONS)
-    except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
-        # The ways in which timm says that a family knows no feature maps or no output stride.
+        backbone: nn.Module = timm.create_model(name, pretrained=False, **backbone_options(with_stem=with_stem))
+    except (TypeError, ValueError, AssertionError, NotImplementedError, IndexError) as error:
+        # The ways in which timm says that a family knows no feature maps, no output stride or not so many maps.
+        if with_stem:
+            create_backbone(name)
+            raise UsageError(_without_stem(name)) from error
         raise UsageError(f"{_unfit(name)} ({described(error)}).") from error
     strides = tuple(feature_info(backbone).reduction())
-    if strides != STAGE_STRIDES:
+    if strides[-len(STAGE_STRIDES) :] != STAGE_STRIDES:
         raise UsageError(f"{_unfit(name)}: it gives maps of strides {list(strides)}.")
+    if with_stem and strides[0] != STEM_STRIDE:
+        raise UsageError(_without_stem(name))
     return backbone
 
 
@@ -114,6 +134,13 @@ def _unfit(name: str) -> str:
     return (
         f"model.encoder={name}: expected a backbone with four feature maps of strides {list(STAGE_STRIDES)}, "
         "for instance resnet50, resnet18, mobilenetv2_100 or convnext_tiny, but timm cannot build this one so"
+    )
+
+
+def _without_stem(name: str) -> str:
+    return (
+        f"model.high_resolution=true: the encoder {name} has no map of stride {STEM_STRIDE} before its stages; take "
+        "one that has, for instance resnet50, resnet18 or mobilenetv2_100, or leave model.high_resolution out"
     )
 
 

@@ -69,6 +69,8 @@ def _etnet(section: ModelSection, num_classes: int) -> SegmentationNetwork:
         edge_channels=section.edge_channels,
         use_egm=section.use_egm,
         use_wam=section.use_wam,
+        high_resolution=section.high_resolution,
+        deep_supervision=section.deep_supervision,
     )
 
 

@@ -88,6 +88,8 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
         self.criterion = EdgeSupervisedLoss(
             alpha=recipe.loss.alpha,
+            cross_entropy=recipe.loss.cross_entropy,
+            deep_weight=recipe.loss.deep_weight,
             classes=recipe.loss.classes,
             per_image=recipe.loss.per_image,
             ignore_index=recipe.data.ignore_index,
@@ -97,15 +99,20 @@ class Stepper:
         self.mean = torch.tensor(contract.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(contract.std, device=device).view(1, 3, 1, 1)
 
-    def run(self, batch: Batch, learning_rate: float) -> StepResult:
+    def run(self, batch: Batch, learning_rate: float, *, alpha: float | None = None) -> StepResult:
         """Forward and backward on one batch, in `training.accumulate` parts, and one update.
+
+        Args:
+            batch: Crops with their masks and edges.
+            learning_rate: That of this step.
+            alpha: Share of the regions in the loss of this step; the recipe's `loss.alpha` unless given.
 
         Raises:
             NotFinite: The loss or its gradient is not finite; the weights are not updated, the samples are named.
             EnvironmentFault: The device has too little memory.
         """
         try:
-            return self._run(batch, learning_rate)
+            return self._run(batch, learning_rate, alpha)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -117,12 +124,12 @@ class Stepper:
                 "a checkpoint saved before stays"
             ) from error
 
-    def _run(self, batch: Batch, learning_rate: float) -> StepResult:
+    def _run(self, batch: Batch, learning_rate: float, alpha: float | None) -> StepResult:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
         parts = _parts_of(batch, self.parts)
-        losses = [self._backward(part, last=part is parts[-1]) for part in parts]
+        losses = [self._backward(part, alpha, last=part is parts[-1]) for part in parts]
         self.scaler.unscale_(self.optimizer)
         numbers = torch.cat([torch.stack(losses).mean(0), self._gradient_norm().view(1)])
         result = StepResult(*self.group.mean(numbers).tolist())
@@ -131,14 +138,14 @@ class Stepper:
         self.scaler.update()
         return result
 
-    def _backward(self, part: Batch, *, last: bool) -> Tensor:
+    def _backward(self, part: Batch, alpha: float | None, *, last: bool) -> Tensor:
         """Add the gradient of one part of the batch; its losses [3], float32: total, regions, edges."""
         masks = part.masks.to(self.device, non_blocking=True)
         edges = part.edges.to(self.device, non_blocking=True)
         with self._exchanging(last):
             with self._autocast():
                 output = self.network(self._normalise(part.images))
-            terms = self.criterion(output, masks, edges)
+            terms = self.criterion(output, masks, edges, alpha=alpha)
             self.scaler.scale(terms.total / self.parts).backward()
         return torch.stack([term.detach().float() for term in terms])
 

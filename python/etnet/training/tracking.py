@@ -121,7 +121,7 @@ def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     for column in LOSS_COLUMNS:
         _draw_column(left, rows, column, column.replace("_", " "))
-    left.set(xlabel="epoch", ylabel="Lovász loss", title="Training loss")
+    left.set(xlabel="epoch", ylabel="loss", title="Training loss")
     scores = dict.fromkeys(key for row in rows for key in row if key.startswith("validation_"))
     for column in scores:
         _draw_column(right, rows, column, column.removeprefix("validation_").replace("_", " "))

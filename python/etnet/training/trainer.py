@@ -34,9 +34,9 @@ from etnet.training.interruption import StopRequest, catch_stop_signals
 from etnet.training.nonfinite import keep_for_inspection
 from etnet.training.progress import Progress
 from etnet.training.run_folder import exclusive, write_run_description
-from etnet.training.schedule import poly_learning_rate, total_iterations
+from etnet.training.schedule import poly_learning_rate, scheduled_alpha, total_iterations
 from etnet.training.step import NotFinite, Stepper, StepResult
-from etnet.training.tracking import MetricsLog, Observer
+from etnet.training.tracking import LOSS_COLUMNS, MetricsLog, Observer
 from etnet.training.validation import validate
 from etnet.types import TrainingRange
 
@@ -269,7 +269,7 @@ class _Run:
 
     def _step(self, batch: Batch, rate: float, iteration: int) -> StepResult:
         try:
-            result = self.stepper.run(batch, rate)
+            result = self.stepper.run(batch, rate, alpha=self._alpha(iteration))
         except NotFinite as error:
             kept = keep_for_inspection(
                 error,
@@ -287,6 +287,10 @@ class _Run:
             self.average.update(self.network, step=iteration)
         return result
 
+    def _alpha(self, iteration: int) -> float:
+        loss = self.recipe.loss
+        return scheduled_alpha(iteration, total=self.total, alpha=loss.alpha, points=loss.alpha_schedule)
+
     def _epoch(self, iteration: int) -> int:
         """Complete passes over the training images after this many iterations; never more than the recipe's epochs."""
         if iteration >= self.total:
@@ -297,6 +301,8 @@ class _Run:
         training = self.recipe.training
         epoch, before = self._epoch(iteration), self._epoch(iteration - 1)
         row = {"epoch": epoch, "iteration": iteration, "learning_rate": rate}
+        if self.recipe.loss.alpha_schedule:
+            row["alpha"] = self._alpha(iteration - 1)
         row |= self.progress.close_epoch(self.batch_size)
         finished = iteration == self.total
         if len(self.validation_set) and (finished or _crosses(before, epoch, training.validate_every)):

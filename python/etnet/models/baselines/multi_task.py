@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from etnet.models.blocks import initialize_classifier, upsample
 from etnet.models.edge_guidance import EDGE_CLASSES
-from etnet.models.encoder import STAGE_STRIDES
 from etnet.models.etnet import ETNet
 from etnet.models.network import ETNetOutput
 
@@ -60,6 +59,6 @@ class MultiTask(ETNet):
         """
         if not torch.compiler.is_exporting():
             self.check_images(image)
-        features, _ = self.features(image)
-        scale = STAGE_STRIDES[0]
+        features = self.features(image).fused
+        scale = self.stride
         return ETNetOutput(upsample(self.classifier(features), scale), upsample(self.edge_classifier(features), scale))
