@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from etnet.config.data_section import AugmentationSection, DataSection, RoiSection
 from etnet.config.load import load_recipe
-from etnet.config.schema import AugmentationSection, DataSection, Recipe, RoiSection
+from etnet.config.schema import Recipe
 from etnet.data.contact_sheet import contact_sheet
 from etnet.data.datasets import open_dataset
 from etnet.data.loader import SampleStream, StreamItem, augment_by_recipe

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from etnet.config.schema import AugmentationSection, DataSection, Recipe, TrainingSection
+from etnet.config.data_section import AugmentationSection, DataSection
+from etnet.config.schema import Recipe, TrainingSection
 from etnet.data.datasets import open_dataset
 from etnet.data.loader import (
     SampleStream,

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from etnet.config.schema import AugmentationSection, DataSection, Recipe, TrainingSection
+from etnet.config.data_section import AugmentationSection, DataSection
+from etnet.config.schema import Recipe, TrainingSection
 from etnet.data.datasets import open_dataset
 from etnet.data.loader import build_training_loader
 from etnet.data.preview import batch_preview, training_preview

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etnet.config.schema import AugmentationSection, RoiSection
+from etnet.config.data_section import AugmentationSection, RoiSection
 from etnet.data.roi import Window, cut, cut_mask, mask_center, paste, window_around
 from etnet.data.transforms import augment, crop_outline
 from etnet.errors import DataError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from etnet.config.schema import AugmentationSection
+from etnet.config.data_section import AugmentationSection
 from etnet.data.edges import edge_map
 from etnet.data.resize import resize_image, resize_mask
 from etnet.data.transforms import (

@@ -9,8 +9,9 @@ import onnxruntime
 import pytest
 from torch import nn
 
+from etnet.config.data_section import RoiSection
 from etnet.config.networks import NETWORKS
-from etnet.config.schema import ModelSection, Recipe, RoiSection
+from etnet.config.schema import ModelSection, Recipe
 from etnet.errors import UsageError
 from etnet.export.onnx import OPSET, check_input, export_onnx
 from etnet.inference.backends import open_backend

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.dataset import PairedFiles
 from etnet.data.datasets import Split, open_dataset
 

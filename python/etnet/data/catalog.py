@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from etnet.config.schema import DatasetName
+from etnet.config.data_section import DatasetName
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from etnet.config.schema import RoiSection
+from etnet.config.data_section import RoiSection
 from etnet.data.resize import resize_image, resize_mask
 from etnet.errors import DataError
 from etnet.types import BoolArray, RegionOfInterest, Sample, UInt8Array

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from etnet.config.schema import AugmentationSection, RoiSection
+from etnet.config.data_section import AugmentationSection, RoiSection
 from etnet.data.edges import edge_map
 from etnet.data.resize import resize_image, resize_mask
 from etnet.data.roi import require_center, window_around

@@ -36,7 +36,7 @@ from etnet.training.progress import Progress
 from etnet.training.run_folder import exclusive, write_run_description
 from etnet.training.schedule import poly_learning_rate, scheduled_alpha, total_iterations
 from etnet.training.step import NotFinite, Stepper, StepResult
-from etnet.training.tracking import LOSS_COLUMNS, MetricsLog, Observer
+from etnet.training.tracking import MetricsLog, Observer
 from etnet.training.validation import validate
 from etnet.types import TrainingRange
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.datasets import open_dataset
 from etnet.errors import DataError
 from helpers.datasets import DatasetTester, save

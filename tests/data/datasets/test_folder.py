@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.datasets import open_dataset
 from etnet.data.synthetic import CLASS_NAMES, write_fundus_dataset
 from etnet.errors import DataError, UsageError

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from etnet.config.data_section import DataSection
 from etnet.config.load import load_recipe
-from etnet.config.schema import DataSection
 from etnet.data.datasets import open_dataset
 from etnet.data.datasets.lung_ct import scan_split
 from etnet.errors import DataError

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from etnet.config.data_section import DataSection
 from etnet.config.load import load_recipe
-from etnet.config.schema import DataSection
 from etnet.data.datasets import open_dataset
 from etnet.data.splits import builtin_split
 from etnet.errors import DataError

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from etnet.config.data_section import DataSection
 from etnet.config.load import load_recipe
-from etnet.config.schema import DataSection
 from etnet.data.datasets import open_dataset
 from etnet.errors import DataError
 from helpers.datasets import DatasetTester, save

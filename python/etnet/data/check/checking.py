@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from etnet.config.schema import DataSection, Recipe
+from etnet.config.data_section import DataSection
+from etnet.config.schema import Recipe
 from etnet.data.catalog import CATALOG, DatasetCard, dataset_of
 from etnet.data.check.layout import locate
 from etnet.data.check.reading import read_pairs

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.catalog import DatasetCard
 from etnet.data.check.reading import PairFacts
 from etnet.data.datasets.pairing import FoundPairs

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from etnet.config.data_section import DataSection
 from etnet.config.folds import Fold
-from etnet.config.schema import DataSection
 from etnet.data.dataset import PairedFiles
 from etnet.data.datasets.chase_db1 import find_chase_db1
 from etnet.data.datasets.completeness import report_incomplete

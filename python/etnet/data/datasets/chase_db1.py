@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.datasets.pairing import FoundPairs, files_by_id, matched_ids, part_of, require_two_classes
 from etnet.data.file_tree import list_files
 from etnet.data.findings import PartMissing, Report

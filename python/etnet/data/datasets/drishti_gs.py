@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.datasets.pairing import FoundPairs, report_renamed
 from etnet.data.file_names import natural_key
 from etnet.data.file_tree import all_files

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.dataset import image_files
 from etnet.data.datasets.pairing import FoundPairs, require_two_classes
 from etnet.data.file_names import how_to_rename, original_stem

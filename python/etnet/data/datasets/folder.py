@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.catalog import CATALOG, dataset_of
 from etnet.data.dataset import image_files, match_names
 from etnet.data.datasets.pairing import FoundPairs, part_of

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.dataset import image_files, match_names
 from etnet.data.datasets.pairing import FoundPairs, part_of, require_two_classes
 from etnet.data.findings import Finding, Report, counted_of

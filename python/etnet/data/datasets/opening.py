@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.dataset import PairedFiles, require_same_size
 from etnet.data.datasets.pairing import FoundPairs
 from etnet.data.io import read_size

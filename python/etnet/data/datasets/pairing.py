@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.file_names import how_to_rename, natural_key, original_stem
 from etnet.data.findings import Finding, Report, counted_of
 from etnet.data.mask_sources import MaskSource

@@ -12,7 +12,7 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
-from etnet.config.schema import DataSection
+from etnet.config.data_section import DataSection
 from etnet.data.datasets.pairing import FoundPairs, files_by_id, matched_ids, part_of, require_two_classes
 from etnet.data.file_tree import FileTree, list_files
 from etnet.data.findings import Finding, PartMissing, Report, such_files
