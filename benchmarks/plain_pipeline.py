@@ -47,7 +47,7 @@ def plain_transforms(recipe: Recipe, image_size: tuple[int, int]) -> v2.Compose:
             v2.RandomCrop(recipe.data.crop_size, pad_if_needed=True, padding_mode="reflect"),
             v2.RandomApply([jitter], augmentation.color_jitter),
             v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64, "others": None}, scale=True),
-            v2.Normalize(contract.mean, contract.std),
+            v2.Normalize([value / 255 for value in contract.mean], [value / 255 for value in contract.std]),
         ]
     )
 
