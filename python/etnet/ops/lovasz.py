@@ -25,7 +25,7 @@ from torch import Tensor
 
 from etnet import native
 from etnet.errors import EnvironmentFault, UsageError
-from etnet.ops import _launch, reference
+from etnet.ops import _launch, lovasz_static, reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,11 @@ def lovasz_softmax(
     _check(logits, target, classes)
     check_method(method, bins)
     # `auto` does not choose the CUDA kernels before they have been measured.
-    if method == "reference" or (method == "auto" and logits.is_cuda):
+    if method == "auto" and logits.is_cuda:
+        return lovasz_static.lovasz_softmax(
+            logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index
+        )
+    if method == "reference":
         return reference.lovasz_softmax(logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index)
     _require_kernel(logits, method)
     loss: Tensor = torch.ops.etnet.lovasz_softmax(
