@@ -18,13 +18,14 @@ from etnet.training.step import NotFinite
 
 
 def keep_for_inspection(
-    error: NotFinite, network: nn.Module, *, run: Path, recipe: Recipe, data_root: Path, iteration: int, rank: int = 0
+    error: NotFinite, network: nn.Module, *, run: Path, recipe: Recipe, data_root: Path, rank: int = 0
 ) -> CheckFailed:
     """Save what the step saw in `nonfinite/` of the run folder: a safetensors file and a PNG.
 
     The file is one of weights like `last`, with those before the step, so that the step can be done again: it holds
     also `training/batch/images` [N, 3, H, W] uint8, and `training/batch/masks` and `training/batch/edges` [N, H, W]
-    int64. The running statistics of batch normalization have taken the batch in; a step does not read them.
+    of integer types. The running statistics of batch normalization have taken the batch in, on a GPU also the few that
+    came after it; a step does not read them.
 
     Args:
         error: What the step raised.
@@ -32,13 +33,12 @@ def keep_for_inspection(
         run: Run folder.
         recipe: Names the classes, for the picture.
         data_root: Folder of the data set.
-        iteration: Steps before this one.
         rank: Which of the processes that train together this is; each had its own part of the batch.
 
     Returns:
         The error to end the run with, which names the file. A disk that refuses the file does not hide what happened.
     """
-    batch, folder = error.batch, run / NONFINITE
+    batch, iteration, folder = error.batch, error.iteration, run / NONFINITE
     name = f"iteration-{iteration + 1}" + (f"-process-{rank}" if rank else "")
     header = encode_header(
         recipe=recipe,

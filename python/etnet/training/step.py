@@ -1,7 +1,16 @@
-"""One optimizer step, in one or several parts, and the choice of its number format."""
+"""One optimizer step, in one or several parts, and the choice of its number format.
+
+On a GPU the host only hands out work and never waits for the step that it has just handed out: the numbers of a step
+are read `DELAY` steps later. So the device itself has to see that a step is not finite: from then on it leaves out all
+updates, this step's and those handed out before the host hears of it, and the weights stay those that met the bad
+batch. On a CPU each step is read, and checked, before it updates anything.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import cast
@@ -15,7 +24,12 @@ from etnet.data.loader import Batch
 from etnet.errors import CheckFailed, EnvironmentFault, UsageError
 from etnet.inference.backends.torch_backend import Precision, is_out_of_memory
 from etnet.losses import EdgeSupervisedLoss
+from etnet.training.device_copy import DeviceCopies
 from etnet.training.distributed import ProcessGroup
+from etnet.training.pending import PendingNumbers
+
+DELAY = 2
+"""Steps that a GPU may lag behind the host: with one at work and one waiting it is never idle."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +42,33 @@ class StepResult:
     gradient_norm: float
 
 
+@dataclass(frozen=True)
+class FinishedStep:
+    """A step whose numbers are known.
+
+    Attributes:
+        iteration: What its caller called it.
+        learning_rate: That it was given.
+        result: Its losses and gradient norm.
+    """
+
+    iteration: int
+    learning_rate: float
+    result: StepResult
+
+
 class NotFinite(CheckFailed):
     """A step whose loss or gradient is not finite; the weights were not updated.
 
     Attributes:
-        batch: What the step was given.
+        batch: What the step was given, on the CPU.
         result: Its losses and gradient norm.
+        iteration: What its caller called it.
     """
 
-    def __init__(self, message: str, *, batch: Batch, result: StepResult) -> None:
+    def __init__(self, message: str, *, batch: Batch, result: StepResult, iteration: int) -> None:
         super().__init__(message)
-        self.batch, self.result = batch, result
+        self.batch, self.result, self.iteration = batch, result, iteration
 
 
 def resolve_precision(precision: str, device: torch.device) -> Precision:
@@ -58,6 +88,17 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
     return cast("Precision", precision)
 
 
+@dataclass(frozen=True)
+class _HandedOut:
+    iteration: int
+    learning_rate: float
+    batch: Batch
+    numbers: PendingNumbers
+
+    def result(self) -> StepResult:
+        return StepResult(*self.numbers.read())
+
+
 class Stepper:
     """Everything that one optimizer step touches: network, loss, optimizer, number format.
 
@@ -67,6 +108,8 @@ class Stepper:
         optimizer: Made over the network's parameters.
         device: Where the network lives.
         group: The processes that train together.
+        delay: Steps that may be handed out before the first of them is read; `DELAY` on CUDA and 0 elsewhere, unless
+            given. Without a fused optimizer it is 0: others cannot leave out a step without asking the host.
     """
 
     def __init__(
@@ -77,6 +120,7 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         device: torch.device,
         group: ProcessGroup,
+        delay: int | None = None,
     ) -> None:
         self.network = group.parallel(network, device)
         self.group = group
@@ -98,9 +142,15 @@ class Stepper:
         contract = recipe.contract()
         self.mean = torch.tensor(contract.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(contract.std, device=device).view(1, 3, 1, 1)
+        wanted = (DELAY if device.type == "cuda" else 0) if delay is None else delay
+        self.delay = wanted if getattr(optimizer, "_step_supports_amp_scaling", False) else 0
+        self._copies = DeviceCopies(device)
+        self._handed_out: deque[_HandedOut] = deque()
+        # 1 from the first step on that is not finite; the form in which fused optimizers take it.
+        self._spoilt = torch.zeros((), device=device)
 
     def run(self, batch: Batch, learning_rate: float, *, alpha: float | None = None) -> StepResult:
-        """Forward and backward on one batch, in `training.accumulate` parts, and one update.
+        """One step, waited for: `submit` and `finished` in one.
 
         Args:
             batch: Crops with their masks and edges.
@@ -111,8 +161,25 @@ class Stepper:
             NotFinite: The loss or its gradient is not finite; the weights are not updated, the samples are named.
             EnvironmentFault: The device has too little memory.
         """
+        self.submit(batch, learning_rate, alpha=alpha)
+        *_, last = self.finished(wait=True)
+        return last.result
+
+    def submit(self, batch: Batch, learning_rate: float, *, alpha: float | None = None, iteration: int = 0) -> None:
+        """Forward and backward on one batch, in `training.accumulate` parts, and one update; `finished` tells of it.
+
+        Args:
+            batch: Crops with their masks and edges, of integer types.
+            learning_rate: That of this step.
+            alpha: Share of the regions in the loss of this step; the recipe's `loss.alpha` unless given.
+            iteration: What the step is called in what `finished` tells.
+
+        Raises:
+            NotFinite: Where nothing is delayed; see `finished`.
+            EnvironmentFault: The device has too little memory.
+        """
         try:
-            return self._run(batch, learning_rate, alpha)
+            self._run(batch, learning_rate, alpha, iteration)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -124,29 +191,63 @@ class Stepper:
                 "a checkpoint saved before stays"
             ) from error
 
-    def _run(self, batch: Batch, learning_rate: float, alpha: float | None) -> StepResult:
+    def finished(self, *, wait: bool = False) -> Iterator[FinishedStep]:
+        """The steps that can be read, in their order, each once.
+
+        Args:
+            wait: Read all that were handed out; otherwise those that lie `delay` steps back. Which ones these are
+                depends on no clock, so that processes that train together read the same ones.
+
+        Raises:
+            NotFinite: A step was not finite. Neither it nor a later one has updated the weights.
+        """
+        while len(self._handed_out) > (0 if wait else self.delay):
+            step = self._handed_out.popleft()
+            result = step.result()
+            self._require_finite(result, step)
+            yield FinishedStep(step.iteration, step.learning_rate, result)
+
+    def _run(self, batch: Batch, learning_rate: float, alpha: float | None, iteration: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
+        batch = self._copies.copy(batch)
         parts = _parts_of(batch, self.parts)
         losses = [self._backward(part, alpha, last=part is parts[-1]) for part in parts]
         self.scaler.unscale_(self.optimizer)
-        numbers = torch.cat([torch.stack(losses).mean(0), self._gradient_norm().view(1)])
-        result = StepResult(*self.group.mean(numbers).tolist())
-        self._require_finite(result, batch)
-        self.scaler.step(self.optimizer)
+        numbers = self.group.mean(torch.cat([torch.stack(losses).mean(0), self._gradient_norm().view(1)]))
+        step = _HandedOut(iteration, learning_rate, batch, PendingNumbers(numbers))
+        if self.delay:
+            self._update_if_finite(numbers)
+        else:
+            self._require_finite(step.result(), step)
+            self.scaler.step(self.optimizer)
         self.scaler.update()
-        return result
+        self._handed_out.append(step)
+
+    def _update_if_finite(self, numbers: Tensor) -> None:
+        """Update the weights unless this step or one before it is not finite; the device decides."""
+        checked = numbers[0] if self.scaler.is_enabled() else numbers[0] + numbers[-1]
+        self._spoilt = torch.maximum(self._spoilt, (~checked.isfinite()).to(self._spoilt.dtype))
+        if self.scaler.is_enabled():
+            # The scaler leaves out this step by itself, and `_backward` spoils the gradients of those that follow.
+            self.scaler.step(self.optimizer)
+            return
+        # As GradScaler does it: fused optimizers read these two attributes.
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, self._spoilt  # type: ignore[attr-defined]
+        self.optimizer.step()
+        del self.optimizer.grad_scale, self.optimizer.found_inf  # type: ignore[attr-defined]
 
     def _backward(self, part: Batch, alpha: float | None, *, last: bool) -> Tensor:
         """Add the gradient of one part of the batch; its losses [3], float32: total, regions, edges."""
-        masks = part.masks.to(self.device, non_blocking=True)
-        edges = part.edges.to(self.device, non_blocking=True)
         with self._exchanging(last):
             with self._autocast():
                 output = self.network(self._normalise(part.images))
-            terms = self.criterion(output, masks, edges, alpha=alpha)
-            self.scaler.scale(terms.total / self.parts).backward()
+            terms = self.criterion(output, part.masks, part.edges, alpha=alpha)
+            scaled = self.scaler.scale(terms.total / self.parts)
+            if self.delay and self.scaler.is_enabled():
+                scaled = scaled * torch.where(self._spoilt > 0, torch.nan, 1.0)
+            scaled.backward()
         return torch.stack([term.detach().float() for term in terms])
 
     def _exchanging(self, last: bool) -> AbstractContextManager[object]:
@@ -161,9 +262,8 @@ class Stepper:
         return torch.autocast(self.device.type, getattr(torch, self.precision))
 
     def _normalise(self, images: Tensor) -> Tensor:
-        """uint8 [N, 3, H, W] to float32 on the device; 8-bit images cross the bus at a quarter of the size."""
-        images = images.to(self.device, non_blocking=True).float()
-        return ((images - self.mean) / self.std).to(memory_format=torch.channels_last)
+        """uint8 [N, 3, H, W] to float32, on the device: 8-bit images cross the bus at a quarter of the size."""
+        return ((images.float() - self.mean) / self.std).to(memory_format=torch.channels_last)
 
     def _gradient_norm(self) -> Tensor:
         parameters = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
@@ -172,17 +272,22 @@ class Stepper:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         return norm
 
-    def _require_finite(self, result: StepResult, batch: Batch) -> None:
+    def _require_finite(self, result: StepResult, step: _HandedOut) -> None:
         # With loss scaling an infinite gradient is routine: the scaler skips the step and lowers its scale.
         checked = (result.loss,) if self.scaler.is_enabled() else (result.loss, result.gradient_norm)
-        if not all(torch.isfinite(torch.tensor(checked))):
-            raise NotFinite(
-                f"the loss is {result.loss} with gradient norm {result.gradient_norm} for samples "
-                f"{', '.join(dict.fromkeys(batch.ids))}; look at these images, lower optimizer.base_lr, "
-                "or set optimizer.clip_gradient_norm: 1.0",
-                batch=batch,
-                result=result,
-            )
+        if all(map(math.isfinite, checked)):
+            return
+        # The steps behind it were left out; what they were given says nothing.
+        self._handed_out.clear()
+        ids, images, masks, edges = step.batch
+        raise NotFinite(
+            f"the loss is {result.loss} with gradient norm {result.gradient_norm} for samples "
+            f"{', '.join(dict.fromkeys(ids))}; look at these images, lower optimizer.base_lr, "
+            "or set optimizer.clip_gradient_norm: 1.0",
+            batch=Batch(ids, images.cpu(), masks.cpu(), edges.cpu()),
+            result=result,
+            iteration=step.iteration,
+        )
 
 
 def _parts_of(batch: Batch, count: int) -> list[Batch]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,11 @@ from etnet.training.checkpoint import restore_training, save_weights, training_t
 from etnet.training.distributed import ALONE, ProcessGroup, synchronize_batch_norm
 from etnet.training.interruption import StopRequest, catch_stop_signals
 from etnet.training.nonfinite import keep_for_inspection
+from etnet.training.optimizer import build_optimizer
 from etnet.training.progress import Progress
 from etnet.training.run_folder import exclusive, write_run_description
 from etnet.training.schedule import poly_learning_rate, scheduled_alpha, total_iterations
-from etnet.training.step import NotFinite, Stepper, StepResult
+from etnet.training.step import NotFinite, Stepper
 from etnet.training.tracking import MetricsLog, Observer
 from etnet.training.validation import validate
 from etnet.types import TrainingRange
@@ -144,12 +145,7 @@ class _Run:
         # A copy of the bare network: the stepper wraps it where processes train together, and one writes.
         decay = recipe.training.ema_decay if group.is_main else None
         self.average = None if decay is None else WeightAverage(self.network, decay=decay)
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(),
-            lr=recipe.optimizer.base_lr,
-            betas=(recipe.optimizer.beta1, recipe.optimizer.beta2),
-            weight_decay=recipe.optimizer.weight_decay,
-        )
+        self.optimizer = build_optimizer(self.network, recipe.optimizer, device)
         self.stepper = Stepper(self.network, recipe=recipe, optimizer=self.optimizer, device=device, group=group)
         self.progress, self.start = Progress(), 0
         self.training_range: TrainingRange | None = None
@@ -245,21 +241,19 @@ class _Run:
         began = time.perf_counter()
         for batch in loader:
             rate = poly_learning_rate(iteration, total=self.total, base_lr=settings.base_lr, power=settings.poly_power)
-            result = self._step(batch, rate, iteration)
-            iteration += 1
-            now = time.perf_counter()
-            self.progress.add(result, now - began)
-            self.observer.on_step(
-                iteration=iteration,
-                loss=result.loss,
-                learning_rate=rate,
-                images_per_second=self.batch_size / (now - began),
-            )
-            if log is not None and (self._epoch(iteration) > self._epoch(iteration - 1) or iteration == self.total):
+            with self._bad_batch_kept():
+                self._step(batch, rate, iteration)
+                iteration += 1
+                ends_epoch = self._epoch(iteration) > self._epoch(iteration - 1) or iteration == self.total
+                began = self._report(began, wait=ends_epoch)
+            if log is not None and ends_epoch:
                 self._end_epoch(iteration, rate, log)
-            if self.group.any_of(bool(stop) or self._has_stalled, self.device):
+                began = time.perf_counter()
+            # Asked on the host, so that nobody waits for a GPU.
+            if self.group.any_of(bool(stop) or self._has_stalled, torch.device("cpu")):
                 break
-            began = time.perf_counter()
+        with self._bad_batch_kept():
+            self._report(began, wait=True)
         if self.start < iteration and self.group.is_main:
             self._save_last(iteration)
             if not len(self.validation_set):
@@ -267,25 +261,38 @@ class _Run:
         self.group.wait()
         return iteration
 
-    def _step(self, batch: Batch, rate: float, iteration: int) -> StepResult:
+    def _step(self, batch: Batch, rate: float, iteration: int) -> None:
+        self.stepper.submit(batch, rate, alpha=self._alpha(iteration), iteration=iteration)
+        if self.average is not None:
+            self.average.update(self.network, step=iteration)
+
+    def _report(self, began: float, *, wait: bool) -> float:
+        """Tell of the steps that can be read, which took the time since `began`; returns when the next ones begin."""
+        steps = list(self.stepper.finished(wait=wait))
+        if not steps:
+            return began
+        seconds = (time.perf_counter() - began) / len(steps)
+        for step in steps:
+            self.progress.add(step.result, seconds)
+            self.observer.on_step(
+                iteration=step.iteration + 1,
+                loss=step.result.loss,
+                learning_rate=step.learning_rate,
+                images_per_second=self.batch_size / seconds,
+            )
+        return time.perf_counter()
+
+    @contextmanager
+    def _bad_batch_kept(self) -> Iterator[None]:
         try:
-            result = self.stepper.run(batch, rate, alpha=self._alpha(iteration))
+            yield
         except NotFinite as error:
             kept = keep_for_inspection(
-                error,
-                self.network,
-                run=self.run,
-                recipe=self.recipe,
-                data_root=self.data_root,
-                iteration=iteration,
-                rank=self.group.rank,
+                error, self.network, run=self.run, recipe=self.recipe, data_root=self.data_root, rank=self.group.rank
             )
             # Every process has its part of the batch to save; the first to end takes the others down.
             self.group.wait()
             raise kept from error
-        if self.average is not None:
-            self.average.update(self.network, step=iteration)
-        return result
 
     def _alpha(self, iteration: int) -> float:
         loss = self.recipe.loss
