@@ -272,21 +272,20 @@ def test_other_errors_of_a_step_are_not_taken_for_too_little_memory(
 def test_weights_that_the_last_step_spoilt_are_never_saved(
     fraction: float, discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, plain_step = tmp_path / "run", Stepper.run
+    run, plain_step = tmp_path / "run", Stepper.submit
     recipe = tiny_recipe(f"data.validation_fraction={fraction}")
     tiny_run(tiny_recipe(f"data.validation_fraction={fraction}", "training.epochs=3"), discs, run)
     before = {path.name: path.read_bytes() for path in (run / "weights").iterdir()}
     total = 16 if fraction == 0 else 12
     steps = iter(range(3 * total // 4 + 1, total + 1))
 
-    def spoiling_step(self: Stepper, batch: object, rate: float, *, alpha: float) -> object:
-        result = plain_step(self, batch, rate, alpha=alpha)
+    def spoiling_step(self: Stepper, batch: object, rate: float, **options: float) -> None:
+        plain_step(self, batch, rate, **options)
         if next(steps) == total:
             with torch.no_grad():
                 next(self.network.parameters()).fill_(float("nan"))
-        return result
 
-    monkeypatch.setattr(Stepper, "run", spoiling_step)
+    monkeypatch.setattr(Stepper, "submit", spoiling_step)
     with pytest.raises(CheckFailed, match=rf"not finite after iteration {total} .*not saved; lower optimizer.base_lr"):
         tiny_run(recipe, discs, run, resume=True)
     assert {path.name: path.read_bytes() for path in (run / "weights").iterdir()} == before

@@ -72,7 +72,8 @@ def lovasz_softmax(
         ignore_index: Target value of pixels that are left out.
         method: `"sort"` is the exact loss by the native kernel; `"histogram"` rounds the errors to bins, is faster and
             at most 1 / (2 (bins - 1)) off; `"reference"` is the exact loss in plain torch (which also keeps float64
-            and can be differentiated twice); `"auto"` is the exact loss by the fastest code that there is.
+            and can be differentiated twice); `"auto"` is the exact loss by the fastest code that there is, which never
+            waits for a GPU.
         bins: Number of bins for `"histogram"`, 2..65536.
 
     Returns:
@@ -92,12 +93,9 @@ def lovasz_softmax(
     _check(logits, target, classes)
     check_method(method, bins)
     # `auto` does not choose the CUDA kernels before they have been measured.
-    if method == "auto" and logits.is_cuda:
-        return lovasz_static.lovasz_softmax(
-            logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index
-        )
-    if method == "reference":
-        return reference.lovasz_softmax(logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index)
+    if method == "reference" or (method == "auto" and logits.is_cuda):
+        plain = reference if method == "reference" else lovasz_static
+        return plain.lovasz_softmax(logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index)
     _require_kernel(logits, method)
     loss: Tensor = torch.ops.etnet.lovasz_softmax(
         logits if logits.dtype in _launch.FLOAT_TYPES else logits.float(),
