@@ -132,6 +132,8 @@ class TrainingSection(Section):
     is the mean over the parts. It is that of the whole batch where the loss is a mean over images
     (`loss.per_image: true`), but for batch normalization, which sees one part at a time. With `per_image: false`, the
     paper's loss, the Lovasz extension is taken of the IoU over all pixels of a part, no longer of the whole batch.
+
+    `compile` runs network and loss through torch.compile. The first step then takes a minute or more.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 300
@@ -139,6 +141,7 @@ class TrainingSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     accumulate: Annotated[int, Field(ge=1)] = 1
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     validate_every: Annotated[int, Field(ge=1)] = 10

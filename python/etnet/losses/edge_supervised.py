@@ -94,7 +94,7 @@ class EdgeSupervisedLoss(nn.Module):
         self.edge_loss = LovaszCrossEntropy(cross_entropy, "present", per_image, ignore_index, method)
 
     def forward(
-        self, output: SegmentationOutput, masks: Tensor, edges: Tensor, *, alpha: float | None = None
+        self, output: SegmentationOutput, masks: Tensor, edges: Tensor, *, alpha: float | Tensor | None = None
     ) -> LossTerms:
         """Loss of a network's output.
 
@@ -102,7 +102,7 @@ class EdgeSupervisedLoss(nn.Module):
             output: Class scores [N, C, H, W], edge scores [N, 2, H, W] or None, and side outputs [N, C, H, W].
             masks: Class indices [N, H, W], integer.
             edges: 1 on boundary bands, 0 elsewhere, [N, H, W], integer.
-            alpha: Share of the regions in this call, in place of the module's.
+            alpha: Share of the regions in this call, in place of the module's; a number or a scalar tensor.
 
         Returns:
             The total and its two terms, scalars.

@@ -5,6 +5,8 @@
     CPU   the native kernel; the twin of etnet.ops.reference where the native module is missing (with one warning)
     CUDA  the native kernel where the module was built with CUDA, else the twin
 
+On CUDA the method `auto` does not come here: until the kernels have been measured it is `etnet.ops.lovasz_static`.
+
 Two methods. `sort` is the exact loss. `histogram` rounds each error m_i to the nearest m'_i of `bins` numbers
 i / (bins - 1), so that counting replaces sorting; its loss and gradient are exact for the rounded errors.
 
@@ -72,8 +74,7 @@ def lovasz_softmax(
         ignore_index: Target value of pixels that are left out.
         method: `"sort"` is the exact loss by the native kernel; `"histogram"` rounds the errors to bins, is faster and
             at most 1 / (2 (bins - 1)) off; `"reference"` is the exact loss in plain torch (which also keeps float64
-            and can be differentiated twice); `"auto"` is the exact loss by the fastest code that there is, which never
-            waits for a GPU.
+            and can be differentiated twice); `"auto"` is the exact loss by the fastest code that never waits for a GPU.
         bins: Number of bins for `"histogram"`, 2..65536.
 
     Returns:
@@ -92,7 +93,6 @@ def lovasz_softmax(
     """
     _check(logits, target, classes)
     check_method(method, bins)
-    # `auto` does not choose the CUDA kernels before they have been measured.
     if method == "reference" or (method == "auto" and logits.is_cuda):
         plain = reference if method == "reference" else lovasz_static
         return plain.lovasz_softmax(logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index)

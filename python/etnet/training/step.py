@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import cast
@@ -23,7 +23,8 @@ from etnet.config.schema import Recipe
 from etnet.data.loader import Batch
 from etnet.errors import CheckFailed, EnvironmentFault, UsageError
 from etnet.inference.backends.torch_backend import Precision, is_out_of_memory
-from etnet.losses import EdgeSupervisedLoss
+from etnet.losses import EdgeSupervisedLoss, LossTerms
+from etnet.training.compilation import StepCompiler
 from etnet.training.device_copy import DeviceCopies
 from etnet.training.distributed import ProcessGroup
 from etnet.training.pending import PendingNumbers
@@ -110,6 +111,7 @@ class Stepper:
         group: The processes that train together.
         delay: Steps that may be handed out before the first of them is read; `DELAY` on CUDA and 0 elsewhere, unless
             given. Without a fused optimizer it is 0: others cannot leave out a step without asking the host.
+        report: Is told, in a sentence, that the step could not be compiled (`training.compile`).
     """
 
     def __init__(
@@ -121,6 +123,7 @@ class Stepper:
         device: torch.device,
         group: ProcessGroup,
         delay: int | None = None,
+        report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.network = group.parallel(network, device)
         self.group = group
@@ -145,6 +148,8 @@ class Stepper:
         wanted = (DELAY if device.type == "cuda" else 0) if delay is None else delay
         self.delay = wanted if getattr(optimizer, "_step_supports_amp_scaling", False) else 0
         self._copies = DeviceCopies(device)
+        self._compiler = StepCompiler(network, report) if recipe.training.compile else None
+        self._terms = self._losses if self._compiler is None else self._compiler.compile(self._losses)
         self._handed_out: deque[_HandedOut] = deque()
         # 1 from the first step on that is not finite; the form in which fused optimizers take it.
         self._spoilt = torch.zeros((), device=device)
@@ -210,10 +215,9 @@ class Stepper:
     def _run(self, batch: Batch, learning_rate: float, alpha: float | None, iteration: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.optimizer.zero_grad(set_to_none=True)
         batch = self._copies.copy(batch)
         parts = _parts_of(batch, self.parts)
-        losses = [self._backward(part, alpha, last=part is parts[-1]) for part in parts]
+        losses = self._gradients(parts, alpha)
         self.scaler.unscale_(self.optimizer)
         numbers = self.group.mean(torch.cat([torch.stack(losses).mean(0), self._gradient_norm().view(1)]))
         step = _HandedOut(iteration, learning_rate, batch, PendingNumbers(numbers))
@@ -238,17 +242,38 @@ class Stepper:
         self.optimizer.step()
         del self.optimizer.grad_scale, self.optimizer.found_inf  # type: ignore[attr-defined]
 
+    def _gradients(self, parts: list[Batch], alpha: float | None) -> list[Tensor]:
+        """Gradients of all parts, in the parameters, and the losses of each."""
+
+        def compute() -> list[Tensor]:
+            self.optimizer.zero_grad(set_to_none=True)
+            return [self._backward(part, alpha, last=part is parts[-1]) for part in parts]
+
+        def compute_as_written() -> list[Tensor]:
+            self._compiler, self._terms = None, self._losses
+            return compute()
+
+        return compute() if self._compiler is None else self._compiler.run(compute, without=compute_as_written)
+
     def _backward(self, part: Batch, alpha: float | None, *, last: bool) -> Tensor:
         """Add the gradient of one part of the batch; its losses [3], float32: total, regions, edges."""
+        share: float | Tensor | None = alpha
+        if self._compiler is not None and alpha is not None:
+            # A number would be a constant of the graph, and another one of the schedule another graph.
+            share = torch.full((), alpha, device=self.device)
         with self._exchanging(last):
-            with self._autocast():
-                output = self.network(self._normalise(part.images))
-            terms = self.criterion(output, part.masks, part.edges, alpha=alpha)
+            terms = self._terms(part.images, part.masks, part.edges, share)
             scaled = self.scaler.scale(terms.total / self.parts)
             if self.delay and self.scaler.is_enabled():
                 scaled = scaled * torch.where(self._spoilt > 0, torch.nan, 1.0)
             scaled.backward()
         return torch.stack([term.detach().float() for term in terms])
+
+    def _losses(self, images: Tensor, masks: Tensor, edges: Tensor, alpha: float | Tensor | None) -> LossTerms:
+        with self._autocast():
+            output = self.network(self._normalise(images))
+        terms: LossTerms = self.criterion(output, masks, edges, alpha=alpha)
+        return terms
 
     def _exchanging(self, last: bool) -> AbstractContextManager[object]:
         """Processes that train together exchange gradients once per step, with the last part."""

@@ -146,7 +146,14 @@ class _Run:
         decay = recipe.training.ema_decay if group.is_main else None
         self.average = None if decay is None else WeightAverage(self.network, decay=decay)
         self.optimizer = build_optimizer(self.network, recipe.optimizer, device)
-        self.stepper = Stepper(self.network, recipe=recipe, optimizer=self.optimizer, device=device, group=group)
+        self.stepper = Stepper(
+            self.network,
+            recipe=recipe,
+            optimizer=self.optimizer,
+            device=device,
+            group=group,
+            report=observer.on_message,
+        )
         self.progress, self.start = Progress(), 0
         self.training_range: TrainingRange | None = None
 
