@@ -94,12 +94,20 @@ def test_a_backward_pass_that_cannot_be_compiled_leaves_no_trace(
 ) -> None:
     from torch._dynamo.backends.common import aot_autograd
     from torch._dynamo.exc import TorchDynamoException
+    from torch._functorch.aot_autograd import make_boxed_func
+
+    def boxed(function: Callable[[list[torch.Tensor]], object]) -> Callable[[list[torch.Tensor]], object]:
+        function._boxed_call = True
+        return function
+
+    def refuse(_: list[torch.Tensor]) -> object:
+        raise TorchDynamoException("no backward pass here")
 
     def fails_backward(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
-        def refuse(*_: object) -> object:
-            raise TorchDynamoException("no backward pass here")
-
-        return aot_autograd(fw_compiler=lambda inner, _: inner.forward, bw_compiler=lambda *_: refuse)(graph, inputs)
+        forward_only = aot_autograd(
+            fw_compiler=lambda inner, _: make_boxed_func(inner.forward), bw_compiler=lambda *_: boxed(refuse)
+        )
+        return forward_only(graph, inputs)
 
     tiny_run(tiny_recipe(*SETTINGS), discs, tmp_path / "plain")
     backend(fails_backward)

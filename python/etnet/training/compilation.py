@@ -59,3 +59,9 @@ class StepCompiler:
             return without()
         self._is_proven = True
         return result
+
+
+def _reason(error: Exception) -> str:
+    """What torch says first, without the pages that follow: `backend='inductor' raised:` goes on for one more line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
