@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 import etnet.data.sample_cache
 from etnet.config.data_section import AugmentationSection, DataSection
@@ -269,15 +268,22 @@ def test_a_disk_that_refuses_is_told_once_and_changes_nothing(root, tmp_path, wo
     assert f"{blocked}: no more decoded images can be kept there" in sentence
 
 
+def _require_same_images(cache: CachedDataset, expected: list[np.ndarray]):
+    assert all(np.array_equal(cache.load(index).image, image) for index, image in enumerate(expected))
+
+
 def test_processes_that_are_not_forked_share_the_files(root, run, monkeypatch):
+    spawning = multiprocessing.get_context("spawn")
     # What the default is where processes are not forked.
     for name in ("Event", "Lock"):
-        monkeypatch.setattr(multiprocessing, name, getattr(multiprocessing.get_context("spawn"), name))
+        monkeypatch.setattr(multiprocessing, name, getattr(spawning, name))
     source = open_dataset(DataSection(), root, "all")
     cache = CachedDataset.by_recipe(source, DataSection(), CachePlace(run / "cache", workers=1))
-    loader = DataLoader(cache, batch_size=None, num_workers=1, multiprocessing_context="spawn")
-    for index, sample in enumerate(loader):
-        assert np.array_equal(np.asarray(sample.image), source.load(index).image)
+    expected = [source.load(index).image for index in range(3)]
+    process = spawning.Process(target=_require_same_images, args=(cache, expected))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
     assert len(list((run / "cache").iterdir())) == 3
 
 
