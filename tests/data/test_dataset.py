@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from etnet.config.data_section import DataSection
-from etnet.data.dataset import CachedDataset, image_files, match_names, natural_key
+from etnet.data.dataset import image_files, match_names, natural_key
 from etnet.data.datasets import open_dataset
 from etnet.errors import DataError
 from helpers.datasets import save, write_pairs
@@ -63,41 +63,3 @@ def test_a_file_that_changes_its_size_after_opening_is_noticed(tmp_path):
     save(tmp_path / "masks" / "a.png", np.zeros((5, 6), np.uint8))
     with pytest.raises(DataError, match=r"masks/a\.png: the mask is 6x5 pixels; expected 20x24 as in a\.png"):
         dataset.load(0)
-
-
-class CountingDataset:
-    def __init__(self, dataset):
-        self.dataset, self.ids, self.loads = dataset, dataset.ids, []
-
-    def __len__(self):
-        return len(self.ids)
-
-    def load(self, index):
-        self.loads.append(index)
-        return self.dataset.load(index)
-
-    def image_path(self, index):
-        return self.dataset.image_path(index)
-
-
-def counting(tmp_path) -> CountingDataset:
-    write_pairs(tmp_path, ["a", "b", "c"])
-    return CountingDataset(open_dataset(DataSection(), tmp_path, "all"))
-
-
-def test_cache_reads_every_sample_once(tmp_path):
-    source = counting(tmp_path)
-    cached = CachedDataset(source)
-    assert [cached.load(index).id for index in (0, 1, 0, 2, 1, 0)] == ["a", "b", "a", "c", "b", "a"]
-    assert source.loads == [0, 1, 2]
-    assert cached.ids == source.ids
-    assert len(cached) == 3
-    assert cached.image_path(1).name == "b.png"
-
-
-def test_cache_stops_at_its_limit(tmp_path):
-    source = counting(tmp_path)
-    cached = CachedDataset(source, limit_bytes=2 * 24 * 20 * 4)
-    for index in (0, 1, 2, 0, 1, 2):
-        cached.load(index)
-    assert source.loads == [0, 1, 2, 2]

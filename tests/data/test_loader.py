@@ -54,7 +54,7 @@ def test_batches_have_the_promised_types(dataset):
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
     for target in (batch.masks, batch.edges):
         assert target.shape == (3, 32, 32)
-        assert target.dtype == torch.int64
+        assert target.dtype == torch.uint8
         assert set(target.unique().tolist()) <= {0, 1}
 
 

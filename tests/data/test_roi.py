@@ -26,6 +26,17 @@ def sample_with_disc(center: tuple[int, int], *, radius: int = 20, shape: tuple[
     return Sample("eye", image, disc.astype(np.uint8))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_centre_is_that_of_all_pixels_to_the_last_bit(seed):
+    random = np.random.default_rng(seed)
+    mask = np.zeros((900, 1100), np.uint8)
+    mask[200:700, 300:1000] = random.choice([0, 1, 2, 255], (500, 700), p=[0.97, 0.01, 0.01, 0.01])
+    for ignore_index in (None, 255):
+        rows, columns = np.nonzero((mask > 0) & (mask != ignore_index))
+        expected = (int(rows.sum()) / len(rows) + 0.5, int(columns.sum()) / len(columns) + 0.5)
+        assert mask_center(mask, ignore_index=ignore_index) == expected
+
+
 def test_the_centre_of_one_pixel_is_its_middle():
     mask = np.zeros((5, 7), np.uint8)
     mask[2, 4] = 2

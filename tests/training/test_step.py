@@ -51,7 +51,8 @@ def plain_loop(recipe: Recipe, data: Path, weights: Path | None, settings: dict)
         adam.param_groups[0]["lr"] = 0.002 * (1 - step / total) ** settings["power"]
         output = network((batch.images / 255 - MEAN) / STD)
         alpha = settings["alpha"] if settings["points"] is None else np.interp(step / total, *settings["points"])
-        loss = alpha * region(output.seg_logits, batch.masks) + (1 - alpha) * edge(output.edge_logits, batch.edges)
+        masks, edges = batch.masks.long(), batch.edges.long()
+        loss = alpha * region(output.seg_logits, masks) + (1 - alpha) * edge(output.edge_logits, edges)
         adam.zero_grad()
         loss.backward()
         if settings["clip"] is not None:

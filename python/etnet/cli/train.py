@@ -30,6 +30,8 @@ RESUMABLE = {
     "training.validate_every",
     "training.save_every",
     "data.workers",
+    "data.cache_memory",
+    "data.cache_disk",
 }
 """Recipe keys that may change when a run is continued."""
 

@@ -11,6 +11,9 @@ from etnet.config.section import SIZE_MULTIPLE, Fraction, Section
 
 DatasetName = Literal["folder", "drive", "chase_db1", "stare", "drishti_gs", "refuge", "montgomery", "lung_ct"]
 
+CacheLimit = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"]
+"""GiB; `auto` is a quarter of what is free when training starts."""
+
 Rgb = tuple[
     Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
 ]
@@ -35,6 +38,8 @@ class DataSection(Section):
     scored beside the classes. `min_annotators` is for data sets whose masks count annotators (`drishti_gs`).
     `split_file` replaces the split that comes with a data set. `fold`, such as `2/5`, holds out one of so many parts of
     the training images instead of a `validation_fraction`, which then is that of a fold and may be left out.
+    `cache_memory` and `cache_disk` limit, in GiB, what training keeps of decoded images: in memory that its processes
+    share, and beyond that in the run folder until the run ends. They never change what is trained; 0 keeps nothing.
     """
 
     dataset: DatasetName = "folder"
@@ -53,6 +58,8 @@ class DataSection(Section):
     validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     fold: FoldText | None = None
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    cache_memory: CacheLimit = "auto"
+    cache_disk: CacheLimit = "auto"
 
     @field_validator("crop_size")
     @classmethod

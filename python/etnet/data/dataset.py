@@ -1,9 +1,9 @@
-"""What a data set is, and the parts that all data sets share: matching names, pairs on disk, a cache."""
+"""What a data set is, and the parts that all data sets share: matching names, pairs on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,9 +14,6 @@ from etnet.data.mask_sources import MaskSource
 from etnet.data.mask_values import MaskMapping
 from etnet.errors import DataError
 from etnet.types import Sample
-
-CACHE_BYTES = 2**30
-"""Decoded samples that a process keeps, unless told otherwise."""
 
 
 class SegmentationDataset(Protocol):
@@ -37,6 +34,13 @@ class SegmentationDataset(Protocol):
 
     def image_path(self, index: int) -> Path:
         """Where the image of a sample lies."""
+
+    def source_key(self, index: int) -> str:
+        """Names the content of a sample's files and how it is read; it changes when one of them is written anew.
+
+        Raises:
+            OSError: A file cannot be looked at.
+        """
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,14 @@ class PairedFiles:
         """Where the image of a sample lies."""
         return self.images[index]
 
+    def source_key(self, index: int) -> str:
+        """Path, size and time of change of every file that image and mask are read from, and how; see the protocol."""
+        source = self.masks[index]
+        files = [self.images[index].resolve(), *(path.resolve() for path in source.files)]
+        stats = [path.stat() for path in files]
+        state = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(files, stats, strict=True)]
+        return repr((state, source, sorted(self.mapping.classes.items()), self.intensity_window))
+
     def subset(self, indices: Sequence[int]) -> PairedFiles:
         """The same data set with only the named samples."""
         views, ratios = self.fields_of_view, self.reference_cdrs
@@ -109,46 +121,6 @@ class PairedFiles:
             reference_cdrs=None if ratios is None else tuple(ratios[index] for index in indices),
             patients=tuple(self.patients[index] for index in indices) if self.patients else (),
         )
-
-
-@dataclass
-class CachedDataset:
-    """Keeps decoded samples in memory, first come first kept.
-
-    In shuffled epochs every sample is as likely to come next as any other, so that replacing would gain nothing.
-
-    Attributes:
-        dataset: Where samples come from.
-        limit_bytes: Memory after which further samples are read anew each time.
-    """
-
-    dataset: SegmentationDataset
-    limit_bytes: int = CACHE_BYTES
-    _samples: dict[int, Sample] = field(default_factory=dict, repr=False)
-    _bytes: int = 0
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """A unique name per sample."""
-        return self.dataset.ids
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def load(self, index: int) -> Sample:
-        """Reads one pair, or returns the one read before; callers must not write into its arrays."""
-        sample = self._samples.get(index)
-        if sample is None:
-            sample = self.dataset.load(index)
-            size = sample.image.nbytes + sample.mask.nbytes
-            if self._bytes + size <= self.limit_bytes:
-                self._samples[index] = sample
-                self._bytes += size
-        return sample
-
-    def image_path(self, index: int) -> Path:
-        """Where the image of a sample lies."""
-        return self.dataset.image_path(index)
 
 
 def image_files(folder: Path) -> dict[str, Path]:

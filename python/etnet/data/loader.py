@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from etnet.config.schema import Recipe
-from etnet.data.dataset import CACHE_BYTES, CachedDataset, SegmentationDataset
+from etnet.data.dataset import SegmentationDataset
+from etnet.data.sample_cache import CachedDataset, CachePlace, local_processes
 from etnet.data.transforms import TrainingSample, augment
 from etnet.errors import DataError, EtnetError
-from etnet.types import Sample
+from etnet.types import Sample, UInt8Array
 
 _MAX_AUTO_WORKERS = 8
 
@@ -30,8 +33,8 @@ class Batch(NamedTuple):
     Attributes:
         ids: Name of the image behind each sample.
         images: RGB [N, 3, H, W], uint8, in channels-last memory: the order in which pictures are read.
-        masks: Class indices [N, H, W], int64.
-        edges: Boundary band [N, H, W], int64, {0, 1} (and `ignore_index` where the mask has it).
+        masks: Class indices [N, H, W], uint8: an eighth of what losses take, to be widened where they are computed.
+        edges: Boundary band [N, H, W], uint8, {0, 1} (and `ignore_index` where the mask has it).
     """
 
     ids: tuple[str, ...]
@@ -111,6 +114,8 @@ def build_training_loader(
     workers: int | Literal["auto"] = "auto",
     rank: int = 0,
     world_size: int = 1,
+    cache_folder: Path | None = None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> TrainingLoader:
     """A loader of the batches start_iteration .. total_iterations - 1; the same batches for any start and worker count.
 
@@ -122,6 +127,8 @@ def build_training_loader(
         workers: Loader processes; 0 loads in this one.
         rank: Number of the training process that loads.
         world_size: Training processes; each gets an equal part of every batch, in the order of their ranks.
+        cache_folder: For decoded images beyond `data.cache_memory`; made when it is needed, removed by the caller.
+        warn: Told once if that folder takes no more; the batches are the same all the same.
 
     Raises:
         DataError: The data set is empty; also while iterating, when a file cannot be read.
@@ -129,22 +136,23 @@ def build_training_loader(
     if len(dataset) == 0:
         raise DataError("the training split holds no images; add some or lower data.validation_fraction")
     processes = resolve_workers(workers)
-    source = _AugmentedStream(
-        CachedDataset(dataset, limit_bytes=CACHE_BYTES // max(1, processes)),
-        SampleStream(len(dataset), recipe.training.seed),
-        recipe,
-    )
+    place = CachePlace(cache_folder, workers=processes, local_processes=local_processes(world_size))
+    cached = CachedDataset.by_recipe(dataset, recipe.data, place)
+    source = _AugmentedStream(cached, SampleStream(len(dataset), recipe.training.seed), recipe)
     share = recipe.training.batch_size // world_size
     positions = _BatchPositions(
         start_iteration, total_iterations, recipe.training.batch_size, first=rank * share, count=share
     )
-    return TrainingLoader(source, positions, processes)
+    return TrainingLoader(source, positions, processes, warn=warn)
 
 
 class TrainingLoader(DataLoader[Any]):
     """Yields `Batch`; what a worker could not read is raised here as the `EtnetError` that it was."""
 
-    def __init__(self, source: Dataset[Any], positions: Sampler[list[int]], workers: int) -> None:
+    def __init__(
+        self, source: _AugmentedStream, positions: Sampler[list[int]], workers: int, *, warn: Callable[[str], None]
+    ) -> None:
+        self._complaint, self._warn = source.dataset.complaint, warn
         super().__init__(
             source,
             batch_sampler=positions,
@@ -161,33 +169,32 @@ class TrainingLoader(DataLoader[Any]):
         # left to the collector of cycles, their queues would go first and the workers wait for ten seconds.
         batches = super().__iter__()
         failure: EtnetError | None = None
+        warned = False
         try:
             for item in batches:
+                if not warned and (complaint := self._complaint()):
+                    warned = True
+                    self._warn(complaint)
                 if isinstance(item, EtnetError):
                     failure = item
                     break
-                yield self._finished(item)
+                yield item.unpacked()
         finally:
             del batches
         if failure is not None:
             raise failure
 
-    def _finished(self, batch: _BytesBatch) -> Batch:
-        return Batch(
-            tuple(batch.ids),
-            batch.images.permute(0, 3, 1, 2),
-            _as_int64(batch.masks, pin=self.pin_memory),
-            _as_int64(batch.edges, pin=self.pin_memory),
-        )
 
+class _PackedBatch(NamedTuple):
+    """A batch on its way between processes, images [N, H, W, 3]; pinning turns the names into a list."""
 
-class _BytesBatch(NamedTuple):
-    """A batch on its way between processes: one byte per value, an eighth of the shared memory of int64."""
-
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     images: torch.Tensor
     masks: torch.Tensor
     edges: torch.Tensor
+
+    def unpacked(self) -> Batch:
+        return Batch(tuple(self.ids), self.images.permute(0, 3, 1, 2), self.masks, self.edges)
 
 
 @dataclass(frozen=True)
@@ -209,7 +216,7 @@ class _BatchPositions(Sampler[list[int]]):
 
 @dataclass(frozen=True)
 class _AugmentedStream(Dataset[Any]):
-    dataset: SegmentationDataset
+    dataset: CachedDataset
     stream: SampleStream
     recipe: Recipe
 
@@ -222,22 +229,24 @@ class _AugmentedStream(Dataset[Any]):
             return error
 
 
-def _collate(samples: Sequence[TrainingSample | EtnetError]) -> _BytesBatch | EtnetError:
+def _collate(samples: Sequence[TrainingSample | EtnetError]) -> _PackedBatch | EtnetError:
     good: list[TrainingSample] = []
     for sample in samples:
         if isinstance(sample, EtnetError):
             return sample
         good.append(sample)
-    return _BytesBatch(
+    return _PackedBatch(
         tuple(sample.id for sample in good),
-        torch.from_numpy(np.stack([sample.image for sample in good])),
-        torch.from_numpy(np.stack([sample.mask for sample in good])),
-        torch.from_numpy(np.stack([sample.edge for sample in good])),
+        _stacked([sample.image for sample in good]),
+        _stacked([sample.mask for sample in good]),
+        _stacked([sample.edge for sample in good]),
     )
 
 
-def _as_int64(values: torch.Tensor, *, pin: bool) -> torch.Tensor:
-    return torch.empty(values.shape, dtype=torch.int64, pin_memory=pin).copy_(values)
+def _stacked(arrays: Sequence[UInt8Array]) -> torch.Tensor:
+    # In a worker this writes into shared memory at once.
+    stacked: torch.Tensor = default_collate([torch.from_numpy(array) for array in arrays])
+    return stacked
 
 
 def _start_worker(_worker_id: int) -> None:

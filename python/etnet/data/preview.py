@@ -64,7 +64,7 @@ def batch_preview(batch: Batch, recipe: Recipe, *, title: str) -> UInt8Array:
     rows = []
     for index, name in enumerate(batch.ids):
         image = np.ascontiguousarray(batch.images[index].permute(1, 2, 0).numpy())
-        mask, edge = (part[index].numpy().astype(np.uint8) for part in (batch.masks, batch.edges))
+        mask, edge = (part[index].numpy() for part in (batch.masks, batch.edges))
         shown = (image, masked(image, mask, colors), edged(image, edge, data.ignore_index))
         rows.append(SheetRow(name, tuple(fitted(tile, _TILE) for tile in shown)))
     sheet = Sheet(

@@ -60,10 +60,14 @@ def mask_center(mask: UInt8Array, *, ignore_index: int | None = None) -> tuple[f
     structure = mask > 0
     if ignore_index is not None:
         structure &= mask != ignore_index
-    moments = cv2.moments(structure.view(np.uint8), binaryImage=True)
-    if not moments["m00"]:
+    pixels = structure.view(np.uint8)
+    # A structure fills a small part of its image; the sums are whole numbers, so that shifting them is exact.
+    left, top, width, height = cv2.boundingRect(pixels)
+    if not width:
         return None
-    return moments["m01"] / moments["m00"] + 0.5, moments["m10"] / moments["m00"] + 0.5
+    moments = cv2.moments(pixels[top : top + height, left : left + width], binaryImage=True)
+    count = moments["m00"]
+    return (moments["m01"] + top * count) / count + 0.5, (moments["m10"] + left * count) / count + 0.5
 
 
 def require_center(sample_id: str, mask: UInt8Array, *, ignore_index: int | None = None) -> tuple[float, float]:

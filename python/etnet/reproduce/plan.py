@@ -23,7 +23,7 @@ from etnet.training.schedule import total_iterations
 RUNS = "runs"
 """Folder of the trained networks below the output; tables share them."""
 
-WITHOUT_EFFECT = {"data": ("workers",), "training": ("save_every",)}
+WITHOUT_EFFECT = {"data": ("workers", "cache_memory", "cache_disk"), "training": ("save_every",)}
 """Recipe keys that do not change what is trained."""
 
 

@@ -23,8 +23,8 @@ def keep_for_inspection(
     """Save what the step saw in `nonfinite/` of the run folder: a safetensors file and a PNG.
 
     The file is one of weights like `last`, with those before the step, so that the step can be done again: it holds
-    also `training/batch/images` [N, 3, H, W] uint8, and `training/batch/masks` and `training/batch/edges` [N, H, W]
-    of integer types. The running statistics of batch normalization have taken the batch in, on a GPU also the few that
+    also `training/batch/images` [N, 3, H, W], `training/batch/masks` and `training/batch/edges` [N, H, W], all uint8.
+    The running statistics of batch normalization have taken the batch in, on a GPU also the few that
     came after it; a step does not read them.
 
     Args:

@@ -20,6 +20,8 @@ from etnet.errors import UsageError
 from etnet.output import create_output_folder, disk_faults, write_json, write_text
 
 RUNS = Path("runs/train")
+CACHE = "cache"
+"""Folder in a run's own for decoded images, while it trains; see `data.sample_cache`."""
 NONFINITE = "nonfinite"
 """Folder in a run's own for the batches whose step was not finite; see `training.nonfinite`."""
 REPORTED_PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "pillow", "safetensors", "pydantic")

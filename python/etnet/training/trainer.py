@@ -24,6 +24,7 @@ from etnet.data.io import write_png
 from etnet.data.loader import Batch, build_training_loader
 from etnet.data.preview import training_preview
 from etnet.data.roi import no_center, true_center
+from etnet.data.sample_cache import removed_at_the_end
 from etnet.errors import CheckFailed, DataError
 from etnet.manifest import WeightsInfo, encode_header, read_weights_info
 from etnet.models import SegmentationNetwork, build_model, load_encoder_weights
@@ -34,7 +35,7 @@ from etnet.training.interruption import StopRequest, catch_stop_signals
 from etnet.training.nonfinite import keep_for_inspection
 from etnet.training.optimizer import build_optimizer
 from etnet.training.progress import Progress
-from etnet.training.run_folder import exclusive, write_run_description
+from etnet.training.run_folder import CACHE, exclusive, write_run_description
 from etnet.training.schedule import poly_learning_rate, scheduled_alpha, total_iterations
 from etnet.training.step import NotFinite, Stepper
 from etnet.training.tracking import MetricsLog, Observer
@@ -216,7 +217,8 @@ class _Run:
         keep = self._epoch(self.start)
         records = MetricsLog(self.run, keep_until_epoch=keep) if self.group.is_main else nullcontext()
         self.observer.on_start(done=self.start, total=self.total)
-        with records as log, catch_stop_signals() as stop:
+        cache = removed_at_the_end(self.run / CACHE) if self.group.is_main else nullcontext()
+        with records as log, catch_stop_signals() as stop, cache:
             iteration = self.start if self._has_stalled else self._loop(log, stop)
         return TrainingResult(
             self.run,
@@ -242,6 +244,8 @@ class _Run:
             workers=self.recipe.data.workers,
             rank=self.group.rank,
             world_size=self.group.world_size,
+            cache_folder=self.run / CACHE,
+            warn=lambda sentence: self.observer.on_message(f"Warning: {sentence}"),
         )
         settings, iteration = self.recipe.optimizer, self.start
         self.network.train()
