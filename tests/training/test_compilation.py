@@ -12,12 +12,21 @@ from etnet.training.tracking import SilentObserver
 from helpers.runs import StopAfter, tiny_recipe, tiny_run, write_disc_folder
 
 LAST = "weights/last.safetensors"
-SETTINGS = ("training.ema_decay=0.9", "training.epochs=2", "loss.alpha_schedule=[[1.0, 0.7]]")
+SETTINGS = ("training.ema_decay=0.9", "training.epochs=1", "loss.alpha_schedule=[[1.0, 0.7]]")
+COMPILED = (*SETTINGS, "training.compile=true")
 
 
-@pytest.fixture
-def discs(tmp_path: Path) -> Path:
-    return write_disc_folder(tmp_path / "discs")
+@pytest.fixture(scope="module")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_disc_folder(tmp_path_factory.mktemp("compilation") / "discs")
+
+
+@pytest.fixture(scope="module")
+def plain(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What a run without torch.compile leaves."""
+    run = tmp_path_factory.mktemp("plain") / "run"
+    tiny_run(tiny_recipe(*SETTINGS), discs, run)
+    return load_file(run / LAST)
 
 
 @pytest.fixture
@@ -55,42 +64,38 @@ def refused(*_: object) -> object:
     raise NotImplementedError("no compiler here")
 
 
-def differing(run: Path, other: Path) -> list[str]:
-    mine, theirs = load_file(run / LAST), load_file(other / LAST)
-    assert set(mine) == set(theirs)
-    return [name for name in theirs if not torch.equal(mine[name], theirs[name])]
+def differing(run: Path, expected: dict[str, torch.Tensor]) -> list[str]:
+    found = load_file(run / LAST)
+    assert set(found) == set(expected)
+    return [name for name in expected if not torch.equal(found[name], expected[name])]
 
 
 def test_a_compiled_run_has_one_graph_goes_on_after_a_stop_and_keeps_all_names(
-    backend: Callable[[object], list[object]], discs: Path, tmp_path: Path
+    backend: Callable[[object], list[object]], plain: dict[str, torch.Tensor], discs: Path, tmp_path: Path
 ) -> None:
-    tiny_run(tiny_recipe(*SETTINGS), discs, tmp_path / "plain")
-    graphs, recipe = backend(as_written), tiny_recipe(*SETTINGS, "training.compile=true")
-    tiny_run(recipe, discs, tmp_path / "whole")
-    assert len(graphs) == 1, "neither the schedule of alpha nor the second epoch is compiled anew"
-    tiny_run(recipe, discs, tmp_path / "stopped", observer=StopAfter(2))
-    tiny_run(recipe, discs, tmp_path / "stopped", resume=True)
-    assert differing(tmp_path / "stopped", tmp_path / "whole") == []
-    plain, compiled = load_file(tmp_path / "plain" / LAST), load_file(tmp_path / "whole" / LAST)
+    graphs, recipe = backend(as_written), tiny_recipe(*COMPILED)
+    tiny_run(recipe, discs, tmp_path / "run", observer=StopAfter(2))
+    assert len(graphs) == 1, "a new value of alpha asks for no graph of its own"
+    tiny_run(recipe, discs, tmp_path / "run", resume=True)
+    compiled = load_file(tmp_path / "run" / LAST)
     assert set(compiled) == set(plain)
     torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-4)
 
 
 def test_where_compiling_fails_the_run_says_so_once_and_is_the_plain_one(
-    backend: Callable[[object], list[object]], discs: Path, tmp_path: Path
+    backend: Callable[[object], list[object]], plain: dict[str, torch.Tensor], discs: Path, tmp_path: Path
 ) -> None:
-    tiny_run(tiny_recipe(*SETTINGS), discs, tmp_path / "plain")
     graphs, observer = backend(refused), Sentences()
-    tiny_run(tiny_recipe(*SETTINGS, "training.compile=true"), discs, tmp_path / "refused", observer=observer)
+    tiny_run(tiny_recipe(*COMPILED), discs, tmp_path / "run", observer=observer)
     assert len(graphs) == 1
     (sentence,) = [text for text in observer.told if "compile" in text]
     assert sentence.startswith("torch.compile failed (")
     assert "no compiler here" in sentence
-    assert differing(tmp_path / "refused", tmp_path / "plain") == []
+    assert differing(tmp_path / "run", plain) == []
 
 
 def test_a_backward_pass_that_cannot_be_compiled_leaves_no_trace(
-    backend: Callable[[object], list[object]], discs: Path, tmp_path: Path
+    backend: Callable[[object], list[object]], plain: dict[str, torch.Tensor], discs: Path, tmp_path: Path
 ) -> None:
     from torch._dynamo.backends.common import aot_autograd
     from torch._dynamo.exc import TorchDynamoException
@@ -109,20 +114,19 @@ def test_a_backward_pass_that_cannot_be_compiled_leaves_no_trace(
         )
         return forward_only(graph, inputs)
 
-    tiny_run(tiny_recipe(*SETTINGS), discs, tmp_path / "plain")
     backend(fails_backward)
     observer = Sentences()
-    tiny_run(tiny_recipe(*SETTINGS, "training.compile=true"), discs, tmp_path / "refused", observer=observer)
+    tiny_run(tiny_recipe(*COMPILED), discs, tmp_path / "run", observer=observer)
     assert [text for text in observer.told if "no backward pass here" in text]
-    assert differing(tmp_path / "refused", tmp_path / "plain") == []
+    assert differing(tmp_path / "run", plain) == []
 
 
 @pytest.mark.long
-def test_the_compiler_of_torch_trains_the_same_network(discs: Path, tmp_path: Path) -> None:
+def test_the_compiler_of_torch_trains_the_same_network(
+    plain: dict[str, torch.Tensor], discs: Path, tmp_path: Path
+) -> None:
     torch.compiler.reset()
-    observer, one_epoch = Sentences(), (*SETTINGS, "training.epochs=1")
-    tiny_run(tiny_recipe(*one_epoch), discs, tmp_path / "plain")
-    tiny_run(tiny_recipe(*one_epoch, "training.compile=true"), discs, tmp_path / "compiled", observer=observer)
+    observer = Sentences()
+    tiny_run(tiny_recipe(*COMPILED), discs, tmp_path / "run", observer=observer)
     assert not [text for text in observer.told if "compile" in text]
-    plain, compiled = load_file(tmp_path / "plain" / LAST), load_file(tmp_path / "compiled" / LAST)
-    torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(load_file(tmp_path / "run" / LAST), plain, rtol=1e-3, atol=1e-3)

@@ -69,9 +69,14 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
             terms = plain(self, *arguments, **options)
             if next(calls) != number:
                 return terms
-            # The square root of 0 is finite, its gradient is not.
-            bad = terms.total * float("nan") if what == "loss" else terms.total + (terms.total * 0).sqrt()
-            return terms._replace(total=bad)
+            bad = {
+                "loss": terms.total * float("nan"),
+                # As of a target that is no class, on a GPU: the loss says so, its gradient is finite.
+                "loss alone": terms.total + float("nan"),
+                # The square root of 0 is finite, its gradient is not.
+                "gradient": terms.total + (terms.total * 0).sqrt(),
+            }
+            return terms._replace(total=bad[what])
 
         monkeypatch.setattr(EdgeSupervisedLoss, "forward", spoilt)
 
@@ -99,7 +104,10 @@ def test_a_delay_changes_when_steps_are_read_and_nothing_else(
     assert [name for name in theirs if not torch.equal(mine[name], theirs[name])] == []
 
 
-@pytest.mark.parametrize(("what", "scaled"), [("loss", False), ("gradient", False), ("loss", True)])
+@pytest.mark.parametrize(
+    ("what", "scaled"),
+    [("loss", False), ("gradient", False), ("loss", True), ("loss alone", False), ("loss alone", True)],
+)
 def test_a_step_that_is_not_finite_is_found_later_and_nothing_is_updated_meanwhile(
     what: str, scaled: bool, spoil: Callable[[str, int], None], batches: list[Batch]
 ) -> None:

@@ -91,11 +91,10 @@ def lovasz_softmax(
         >>> float(lovasz_softmax(logits, torch.tensor([[[0, 1]]]))) < 0.13
         True
     """
-    _check(logits, target, classes)
-    check_method(method, bins)
+    _check(logits, target, classes, method, bins)
     if method == "reference" or (method == "auto" and logits.is_cuda):
-        plain = reference if method == "reference" else lovasz_static
-        return plain.lovasz_softmax(logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index)
+        plain = reference.lovasz_softmax if method == "reference" else lovasz_static.lovasz_softmax
+        return plain(logits, target, classes=classes, per_image=per_image, ignore_index=ignore_index)
     _require_kernel(logits, method)
     loss: Tensor = torch.ops.etnet.lovasz_softmax(
         logits if logits.dtype in _launch.FLOAT_TYPES else logits.float(),
@@ -111,7 +110,7 @@ def lovasz_softmax(
     return loss
 
 
-def _check(logits: Tensor, target: Tensor, classes: str | Sequence[int]) -> None:
+def _check(logits: Tensor, target: Tensor, classes: str | Sequence[int], method: str, bins: int) -> None:
     if logits.ndim != 4 or logits.shape[1] < 1 or not logits.is_floating_point():
         raise UsageError(
             f"lovasz_softmax: logits are {logits.dtype} of shape {list(logits.shape)}; expected floating point "
@@ -126,6 +125,7 @@ def _check(logits: Tensor, target: Tensor, classes: str | Sequence[int]) -> None
     if target.device != logits.device:
         raise UsageError(f"lovasz_softmax: target is on {target.device}, logits on {logits.device}; move one of them")
     check_classes(classes, num_classes=logits.shape[1])
+    check_method(method, bins)
 
 
 def check_method(method: str, bins: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
 _Result = TypeVar("_Result")
-_Function = TypeVar("_Function", bound=Callable[..., object])
+_Arguments = ParamSpec("_Arguments")
 
 
 class StepCompiler:
@@ -30,7 +30,7 @@ class StepCompiler:
         self._network, self._report = network, report
         self._is_proven = False
 
-    def compile(self, function: _Function) -> _Function:
+    def compile(self, function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
         """The function as it runs inside of `run`."""
         return torch.compile(function, dynamic=False)
 
@@ -49,9 +49,8 @@ class StepCompiler:
         try:
             result = step()
         except TorchDynamoException as error:
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             self._report(
-                f"torch.compile failed ({reason}); training goes on without it, as with training.compile=false"
+                f"torch.compile failed ({_reason(error)}); training goes on without it, as with training.compile=false"
             )
             with torch.no_grad():
                 for buffer, value in zip(self._network.buffers(), before, strict=True):

@@ -231,14 +231,14 @@ class Stepper:
 
     def _update_if_finite(self, numbers: Tensor) -> None:
         """Update the weights unless this step or one before it is not finite; the device decides."""
-        checked = numbers[0] if self.scaler.is_enabled() else numbers[0] + numbers[-1]
-        self._spoilt = torch.maximum(self._spoilt, (~checked.isfinite()).to(self._spoilt.dtype))
-        if self.scaler.is_enabled():
-            # The scaler leaves out this step by itself, and `_backward` spoils the gradients of those that follow.
-            self.scaler.step(self.optimizer)
-            return
-        # As GradScaler does it: fused optimizers read these two attributes.
-        self.optimizer.grad_scale, self.optimizer.found_inf = None, self._spoilt  # type: ignore[attr-defined]
+        bad = (~numbers.isfinite()).to(self._spoilt.dtype)
+        loss, gradient = bad[0], bad[-1]
+        # An infinite gradient ends the run like an infinite loss, but not under loss scaling, which goes on after it.
+        lasting = loss if self.scaler.is_enabled() else torch.maximum(loss, gradient)
+        self._spoilt = torch.maximum(self._spoilt, lasting)
+        # As GradScaler does it: fused optimizers read these two attributes. Its own `step` knows no loss.
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        self.optimizer.found_inf = torch.maximum(self._spoilt, gradient)  # type: ignore[attr-defined]
         self.optimizer.step()
         del self.optimizer.grad_scale, self.optimizer.found_inf  # type: ignore[attr-defined]
 
@@ -263,10 +263,7 @@ class Stepper:
             share = torch.full((), alpha, device=self.device)
         with self._exchanging(last):
             terms = self._terms(part.images, part.masks, part.edges, share)
-            scaled = self.scaler.scale(terms.total / self.parts)
-            if self.delay and self.scaler.is_enabled():
-                scaled = scaled * torch.where(self._spoilt > 0, torch.nan, 1.0)
-            scaled.backward()
+            self.scaler.scale(terms.total / self.parts).backward()
         return torch.stack([term.detach().float() for term in terms])
 
     def _losses(self, images: Tensor, masks: Tensor, edges: Tensor, alpha: float | Tensor | None) -> LossTerms:
