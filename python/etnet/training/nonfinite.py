@@ -23,7 +23,7 @@ def keep_for_inspection(
     """Save what the step saw in `nonfinite/` of the run folder: a safetensors file and a PNG.
 
     The file is one of weights like `last`, with those before the step, so that the step can be done again: it holds
-    also `training/batch/images` [N, 3, H, W], `training/batch/masks` and `training/batch/edges` [N, H, W], all
+    also `training/batch/images` [N, 3, H, W] uint8, and `training/batch/masks` and `training/batch/edges` [N, H, W]
     uint8. The running statistics of batch normalization have taken the batch in; a step does not read them.
 
     Args:

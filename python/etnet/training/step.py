@@ -140,8 +140,8 @@ class Stepper:
 
     def _backward(self, part: Batch, alpha: float | None, *, last: bool) -> Tensor:
         """Add the gradient of one part of the batch; its losses [3], float32: total, regions, edges."""
-        masks = part.masks.to(self.device, non_blocking=True).long()
-        edges = part.edges.to(self.device, non_blocking=True).long()
+        masks = part.masks.to(self.device, non_blocking=True)
+        edges = part.edges.to(self.device, non_blocking=True)
         with self._exchanging(last):
             with self._autocast():
                 output = self.network(self._normalise(part.images))
