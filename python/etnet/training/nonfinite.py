@@ -24,7 +24,7 @@ def keep_for_inspection(
 
     The file is one of weights like `last`, with those before the step, so that the step can be done again: it holds
     also `training/batch/images` [N, 3, H, W] uint8, and `training/batch/masks` and `training/batch/edges` [N, H, W]
-    uint8. The running statistics of batch normalization have taken the batch in; a step does not read them.
+    int64. The running statistics of batch normalization have taken the batch in; a step does not read them.
 
     Args:
         error: What the step raised.
