@@ -41,7 +41,9 @@ ASIDE = frozenset(
 )
 """Keys whose figures are spreads, tails, aims and counts, no measurements to hold a change to."""
 
-RIVALS = frozenset({"eager", "eager_ms", "compiled", "compiled_ms", "reference", "smp", "plain", "loop_s", "numpy"})
+RIVALS = frozenset(
+    {"eager", "eager_ms", "compiled", "compiled_ms", "reference", "smp", "plain", "plain_file", "loop_s", "numpy"}
+)
 """Keys of what ours is compared with: that a rival became slower is no regression, and the ratios tell it."""
 
 CONDITIONS = frozenset({"environment", "machine", "versions"})

@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     Attributes:
         ids: Name of the image behind each sample.
         images: RGB [N, 3, H, W], uint8, in channels-last memory: the order in which pictures are read.
-        masks: Class indices [N, H, W], uint8: an eighth of what losses take, to be widened where they are computed.
+        masks: Class indices [N, H, W], uint8, which the losses take as they are.
         edges: Boundary band [N, H, W], uint8, {0, 1} (and `ignore_index` where the mask has it).
     """
 

@@ -24,8 +24,8 @@ def keep_for_inspection(
 
     The file is one of weights like `last`, with those before the step, so that the step can be done again: it holds
     also `training/batch/images` [N, 3, H, W], `training/batch/masks` and `training/batch/edges` [N, H, W], all uint8.
-    The running statistics of batch normalization have taken the batch in, on a GPU also the few that
-    came after it; a step does not read them.
+    The running statistics of batch normalization have taken the batch in, on a GPU also the few that came after it; a
+    step does not read them.
 
     Args:
         error: What the step raised.

@@ -269,7 +269,7 @@ class Stepper:
     def _losses(self, images: Tensor, masks: Tensor, edges: Tensor, alpha: float | Tensor | None) -> LossTerms:
         with self._autocast():
             output = self.network(self._normalise(images))
-        terms: LossTerms = self.criterion(output, masks.long(), edges.long(), alpha=alpha)
+        terms: LossTerms = self.criterion(output, masks, edges, alpha=alpha)
         return terms
 
     def _exchanging(self, last: bool) -> AbstractContextManager[object]:
