@@ -132,12 +132,15 @@ class TrainingSection(Section):
     is the mean over the parts. It is that of the whole batch where the loss is a mean over images
     (`loss.per_image: true`), but for batch normalization, which sees one part at a time. With `per_image: false`, the
     paper's loss, the Lovasz extension is taken of the IoU over all pixels of a part, no longer of the whole batch.
+
+    `deterministic` makes a run on a GPU repeat bit for bit, at some cost of time; one on a CPU always does.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 300
     batch_size: Annotated[int, Field(ge=1)] = 16
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     accumulate: Annotated[int, Field(ge=1)] = 1
+    deterministic: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None

@@ -16,6 +16,7 @@ from etnet.errors import CheckFailed, EnvironmentFault, UsageError
 from etnet.inference.backends.torch_backend import Precision, is_out_of_memory
 from etnet.losses import EdgeSupervisedLoss
 from etnet.training.distributed import ProcessGroup
+from etnet.training.stages import stage
 
 
 @dataclass(frozen=True)
@@ -130,23 +131,29 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         parts = _parts_of(batch, self.parts)
         losses = [self._backward(part, alpha, last=part is parts[-1]) for part in parts]
-        self.scaler.unscale_(self.optimizer)
-        numbers = torch.cat([torch.stack(losses).mean(0), self._gradient_norm().view(1)])
+        with stage("optimizer"):
+            self.scaler.unscale_(self.optimizer)
+            numbers = torch.cat([torch.stack(losses).mean(0), self._gradient_norm().view(1)])
         result = StepResult(*self.group.mean(numbers).tolist())
         self._require_finite(result, batch)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        with stage("optimizer"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         return result
 
     def _backward(self, part: Batch, alpha: float | None, *, last: bool) -> Tensor:
         """Add the gradient of one part of the batch; its losses [3], float32: total, regions, edges."""
-        masks = part.masks.to(self.device, non_blocking=True)
-        edges = part.edges.to(self.device, non_blocking=True)
+        with stage("copy to device"):
+            masks = part.masks.to(self.device, non_blocking=True)
+            edges = part.edges.to(self.device, non_blocking=True)
+            images = self._normalise(part.images)
         with self._exchanging(last):
-            with self._autocast():
-                output = self.network(self._normalise(part.images))
-            terms = self.criterion(output, masks, edges, alpha=alpha)
-            self.scaler.scale(terms.total / self.parts).backward()
+            with stage("forward"), self._autocast():
+                output = self.network(images)
+            with stage("loss"):
+                terms = self.criterion(output, masks, edges, alpha=alpha)
+            with stage("backward"):
+                self.scaler.scale(terms.total / self.parts).backward()
         return torch.stack([term.detach().float() for term in terms])
 
     def _exchanging(self, last: bool) -> AbstractContextManager[object]:
