@@ -1,4 +1,4 @@
-"""Bilinear enlarging and sampling whose gradients are summed in a fixed order, for runs that repeat bit for bit on a GPU.
+"""Bilinear enlarging and sampling with gradients summed in a fixed order, for runs that repeat bit for bit on a GPU.
 
 torch sums the gradients of `interpolate` and `grid_sample` by atomic additions on CUDA, in another order each time, and
 refuses them under `torch.use_deterministic_algorithms(True)` (newer versions replace the former by a slow path).
@@ -28,7 +28,7 @@ def upsample_in_fixed_order(features: Tensor, scale: int) -> Tensor:
     Returns:
         [N, C, H * scale, W * scale], same dtype. It cannot be differentiated twice.
     """
-    enlarged: Tensor = _Upsample.apply(features, scale)  # type: ignore[no-untyped-call]
+    enlarged: Tensor = _Upsample.apply(features, scale)
     return enlarged
 
 
@@ -56,7 +56,8 @@ def sample_in_fixed_order(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     along, down = along.to(maps.dtype), down.to(maps.dtype)
     upper = at(top, left) * (1 - along) + at(top, right) * along
     lower = at(bottom, left) * (1 - along) + at(bottom, right) * along
-    return upper * (1 - down) + lower * down
+    sampled: Tensor = upper * (1 - down) + lower * down
+    return sampled
 
 
 def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,7 +77,7 @@ class _Upsample(torch.autograd.Function):
         return enlarged
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         wide = torch.float64 if gradient.dtype == torch.float64 else torch.float32
         folded = _fold(_fold(gradient.to(wide), ctx.scale, dim=2), ctx.scale, dim=3)
@@ -84,7 +85,7 @@ class _Upsample(torch.autograd.Function):
 
 
 def _fold(gradient: Tensor, scale: int, *, dim: int) -> Tensor:
-    """Transpose of enlarging along one dimension: what every pixel gave to the `scale` it became and to their neighbours.
+    """Transpose of enlarging along one dimension: what every pixel gave to those it became and to their neighbours.
 
     The pixel i * scale + k of the large map lies at i + d of the small one, with d = (k + 1/2) / scale - 1/2: it takes
     1 - |d| of pixel i and |d| of the next one on its side, at the border of pixel i itself.

@@ -6,8 +6,9 @@ What it takes, operation by operation:
 - matrix products: cuBLAS with a fixed workspace, which it reads from the environment when CUDA starts;
 - bilinear enlarging, and the polar maps of M-Net: gradients of our own in `etnet.ops.bilinear`;
 - cross-entropy: summed by us, since torch's own sum over pixels of a map has no deterministic algorithm on CUDA;
-- Lovasz-Softmax: both kernels and the twin are deterministic already. The kernels' only atomic additions count pixels in
-  integers, whose order does not matter; floating point is summed in a fixed order, and the sort is a stable radix sort;
+- Lovasz-Softmax: both kernels and the twin are deterministic already, so every `loss.method` stays. The kernels' only
+  atomic additions count pixels in integers, whose order does not matter; floating point is summed in a fixed order, and
+  the sort is a stable radix sort;
 - the weighted block: its kernels add pieces in a fixed order, without atomics;
 - what else torch would sum in any order has a deterministic algorithm (indexing, scatter, cumsum) or raises.
 

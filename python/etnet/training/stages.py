@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,9 +21,9 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 class StageClock:
     """Adds up how long each stage of every step takes.
 
-    On a CUDA device the times are those of the device: events in its stream, which neither wait for it nor make it wait.
-    So a stage gets the time that the device spent on it or idle in it, and data that are read while the device still
-    computes cost nothing, as they should. Elsewhere they are those of the clock on the wall.
+    On a CUDA device the times are those of the device: events in its stream, which neither wait for it nor make it
+    wait. So a stage gets the time that the device spent on it or idle in it, and data that are read while the device
+    still computes cost nothing, as they should. Elsewhere they are those of the clock on the wall.
 
     Args:
         device: Where the steps run.
@@ -79,20 +80,21 @@ class StageClock:
         return float(first.elapsed_time(last)) if self._on_cuda else 1000 * (last - first)
 
 
-_clock: StageClock | None = None
+_clock: ContextVar[StageClock | None] = ContextVar("stage clock", default=None)
 
 
 def stage(name: Stage) -> AbstractContextManager[None]:
     """The range of a stage: a range of the profiler and of NVTX while a clock runs, otherwise nothing."""
-    return _NOTHING if _clock is None else _clock.stage(name)
+    clock = _clock.get()
+    return _NOTHING if clock is None else clock.stage(name)
 
 
 @contextmanager
 def recording(device: torch.device) -> Iterator[StageClock]:
     """Record the stages of the steps in the block, which run on `device`."""
-    global _clock
-    former, _clock = _clock, StageClock(device)
+    clock = StageClock(device)
+    token = _clock.set(clock)
     try:
-        yield _clock
+        yield clock
     finally:
-        _clock = former
+        _clock.reset(token)

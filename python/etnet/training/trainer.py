@@ -157,6 +157,7 @@ class TrainingRun:
 
     @property
     def last(self) -> Path:
+        """The checkpoint that a resumed run continues from."""
         return self.run / "weights" / "last.safetensors"
 
     def start_anew(self) -> None:
