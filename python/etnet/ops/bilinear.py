@@ -6,7 +6,7 @@ refuses them under `torch.use_deterministic_algorithms(True)` (newer versions re
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -73,8 +73,7 @@ class _Upsample(torch.autograd.Function):
         ctx.scale = scale
         # The operator itself: `functional.interpolate` would take its slow path here. Its forward pass has no sums
         # across pixels.
-        enlarged: Tensor = torch.ops.aten.upsample_bilinear2d.vec(features, None, False, [float(scale)] * 2)
-        return enlarged
+        return cast("Tensor", torch.ops.aten.upsample_bilinear2d.vec(features, None, False, [float(scale)] * 2))
 
     @staticmethod
     @once_differentiable

@@ -128,19 +128,20 @@ class Divergence:
 
     Lovasz-Softmax lies in 0..1 and cannot reach the multiple of its lowest value that other range tests wait for. Here
     the loss has diverged when its running mean has lost all that it had gained since the first steps and stands above
-    its beginning by more than single losses vary.
+    its beginning by more than single losses vary, which the differences between neighbours tell.
     """
 
     def __init__(self) -> None:
         self._mean, self._variance, self._count = 0.0, 0.0, 0
-        self._start = math.inf
+        self._start = self._former = math.inf
 
     def add(self, loss: float) -> bool:
         """Take in the loss of a step; whether it has diverged."""
-        expected = self._mean / (1 - _KEPT**self._count) if self._count else loss
-        self._count += 1
+        change = loss - self._former if self._count else 0.0
+        self._count, self._former = self._count + 1, loss
         self._mean = _KEPT * self._mean + (1 - _KEPT) * loss
-        self._variance = _KEPT * self._variance + (1 - _KEPT) * (loss - expected) ** 2
+        # A difference of two has twice the variance of one.
+        self._variance = _KEPT * self._variance + (1 - _KEPT) * change**2 / 2
         # Begun at 0, both are too small by what is missing of their weights (as in Adam).
         weights = 1 - _KEPT**self._count
         mean, spread = self._mean / weights, math.sqrt(self._variance / weights)

@@ -36,6 +36,7 @@ from etnet.training.nonfinite import keep_for_inspection
 from etnet.training.progress import Progress
 from etnet.training.run_folder import exclusive, write_run_description
 from etnet.training.schedule import poly_learning_rate, scheduled_alpha, total_iterations
+from etnet.training.stages import stage
 from etnet.training.step import NotFinite, Stepper, StepResult
 from etnet.training.tracking import MetricsLog, Observer
 from etnet.training.validation import validate
@@ -291,7 +292,8 @@ class TrainingRun:
             self.group.wait()
             raise kept from error
         if self.average is not None:
-            self.average.update(self.network, step=iteration)
+            with stage("optimizer"):
+                self.average.update(self.network, step=iteration)
         return result
 
     def _alpha(self, iteration: int) -> float:
