@@ -109,7 +109,7 @@ def run_probe(probe: Probe, request: ProbeRequest, display: AbstractContextManag
 def _report_profile(profile: Profile, request: ProbeRequest) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("stage of a step")
-    table.add_column("ms", justify="right")
+    table.add_column("ms/step", justify="right")
     table.add_column("%", justify="right")
     for name, milliseconds in profile.stages.items():
         style = "bold" if name == profile.bottleneck else ""

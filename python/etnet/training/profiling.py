@@ -111,7 +111,7 @@ class Profile:
             )
         if name in ("forward", "backward"):
             if self.device == "cpu":
-                return "the network itself sets the pace; train on a GPU, or lower model.encoder or data.crop_size"
+                return "the network itself sets the pace; train on a GPU, or with a smaller crop or encoder"
             faster = "training.precision=bfloat16, " if self.precision == "float32" else ""
             return (
                 f"the network itself sets the pace, as it should; only {faster}a smaller model.encoder or "
@@ -231,6 +231,8 @@ def _trace(steps: _Steps, count: int, path: Path) -> int:
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
+    # Otherwise the profiler's library reports its own steps on stderr, and a machine without a GPU as an error.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     with profile(activities=activities) as profiler:
         steps.take(count)
     with disk_faults(path), tempfile.TemporaryDirectory() as scratch:
