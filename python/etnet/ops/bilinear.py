@@ -51,7 +51,7 @@ def sample_in_fixed_order(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     flat = maps.flatten(2)
 
     def at(row: Tensor, column: Tensor) -> Tensor:
-        return flat.index_select(2, (row * width + column).flatten()).unflatten(2, x.shape)
+        return flat.index_select(2, (row * width + column).flatten()).view(*maps.shape[:2], *x.shape)
 
     along, down = along.to(maps.dtype), down.to(maps.dtype)
     upper = at(top, left) * (1 - along) + at(top, right) * along

@@ -10,10 +10,12 @@ What it takes, operation by operation:
   atomic additions count pixels in integers, whose order does not matter; floating point is summed in a fixed order, and
   the sort is a stable radix sort;
 - the weighted block: its kernels add pieces in a fixed order, without atomics;
+- maximum pooling: its gradient reads the windows of a pixel one after the other;
 - what else torch would sum in any order has a deterministic algorithm (indexing, scatter, cumsum) or raises.
 
 The same machine, versions and number of processes are meant: another GPU or cuDNN rounds differently. What this leaves
-out: the order in which NCCL adds the gradients of several GPUs, which torch does not control.
+out: the order in which NCCL adds the gradients of several GPUs, which torch does not control. No GPU has run this yet;
+the tests marked `gpu` compare the bits of two runs.
 """
 
 from __future__ import annotations
