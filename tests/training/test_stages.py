@@ -66,6 +66,17 @@ def test_a_stage_that_fails_ends() -> None:
     assert clock.milliseconds()[0].keys() == {"step", "loss"}
 
 
+def test_compiled_code_holds_no_stage() -> None:
+    def double(values: torch.Tensor) -> torch.Tensor:
+        with stage("forward"):
+            return values * 2
+
+    compiled = torch.compile(double, backend="eager", fullgraph=True)
+    with recording(CPU) as clock, clock.step():
+        assert compiled(torch.ones(2)).tolist() == [2, 2]
+    assert clock.milliseconds()[0].keys() == {"step"}
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_a_stage_lasts_as_long_as_the_device_works_on_it() -> None:
     device = torch.device("cuda")

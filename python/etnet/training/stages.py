@@ -84,7 +84,12 @@ _clock: ContextVar[StageClock | None] = ContextVar("stage clock", default=None)
 
 
 def stage(name: Stage) -> AbstractContextManager[None]:
-    """The range of a stage: a range of the profiler and of NVTX while a clock runs, otherwise nothing."""
+    """The range of a stage: a range of the profiler and of NVTX while a clock runs, otherwise nothing.
+
+    In code that torch compiles it is nothing: the compiled graph knows no stages, so put one around its call.
+    """
+    if torch.compiler.is_compiling():
+        return _NOTHING
     clock = _clock.get()
     return _NOTHING if clock is None else clock.stage(name)
 
