@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from etnet.cli.console import closing_lines, infer_or_bundle, messages, note
+from etnet.cli.train_probes import ProbeRequest, chosen_probe, run_probe
 from etnet.config.folds import Fold
 from etnet.config.load import apply_overrides, load_recipe, recipe_from_values
 from etnet.config.schema import Recipe
@@ -59,6 +60,9 @@ SECONDS_BETWEEN_LINES = 10.0
     type=click.IntRange(min=1),
     help="Stop when so many epochs brought no better score; training.patience.",
 )
+@click.option(
+    "--deterministic", is_flag=True, help="Repeat bit for bit also on a GPU, more slowly; training.deterministic."
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to train.")
 @click.option(
     "--set",
@@ -69,6 +73,14 @@ SECONDS_BETWEEN_LINES = 10.0
 )
 @click.option(
     "--resume", is_flag=True, help="Continue the newest run, or the one in --output, from its last checkpoint."
+)
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Train some steps only, and show and trace where their time goes; leaves no weights.",
+)
+@click.option(
+    "--find-lr", is_flag=True, help="Train some steps at rising learning rates, and suggest one; leaves no weights."
 )
 @click.pass_context
 def command(
@@ -81,9 +93,12 @@ def command(
     seed: int | None,
     fold: str | None,
     patience: int | None,
+    deterministic: bool,
     device: str,
     overrides: tuple[str, ...],
     resume: bool,
+    profile: bool,
+    find_lr: bool,
 ) -> None:
     """Train ET-Net on a data set or on your own folder of images and masks.
 
@@ -92,14 +107,18 @@ def command(
     etnet train --recipe folder --data my_folder/ --set data.class_names='[background, lesion]'
     etnet train --recipe drive --data DRIVE/ --fold 1/5
     etnet train --resume
+    etnet train --recipe drive --data DRIVE/ --find-lr
+    etnet train --recipe drive --data DRIVE/ --profile
 
     Ctrl-C saves the run; --resume continues it exactly where it stopped.
     """
+    probe = chosen_probe(profile=profile, find_lr=find_lr, resume=resume, epochs=epochs, patience=patience)
     shorthand = {
         "training.epochs": epochs,
         "training.batch_size": batch_size,
         "training.seed": seed,
         "training.patience": patience,
+        "training.deterministic": True if deterministic else None,
     }
     overrides = (
         *_fold_overrides(fold),
@@ -112,6 +131,10 @@ def command(
     else:
         recipe = load_recipe(_required(recipe_source, "--recipe", "drive"), overrides)
         root, run = _required(data_root, "--data", "FOLDER"), None
+    if probe is not None and recipe_source is not None:
+        request = ProbeRequest(recipe, recipe_source, overrides, root, output, device, _folder_name(recipe))
+        run_probe(probe, request, TrainingDisplay())
+        return
     result = _train(recipe, root=root, run=run, output=output, device=device)
     if result is not None:
         _report(ctx, result, recipe.contract())
@@ -186,11 +209,14 @@ def _differences(one: Recipe, other: Recipe) -> list[str]:
 def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None, device: str) -> TrainingResult | None:
     """Train; of several processes that train together only the main one returns how it ended."""
     from etnet.inference.backends.torch_backend import resolve_device
+    from etnet.training.determinism import fix_workspace
     from etnet.training.distributed import joined_processes
     from etnet.training.run_folder import fresh_run_folder
     from etnet.training.tracking import SilentObserver
     from etnet.training.trainer import train
 
+    if recipe.training.deterministic:
+        fix_workspace()  # before the processes that train together start CUDA
     target, resume = resolve_device(device), run is not None
     with joined_processes() as group, ExitStack() as stack:
         if run is None and group.is_main:

@@ -134,12 +134,15 @@ class TrainingSection(Section):
     paper's loss, the Lovasz extension is taken of the IoU over all pixels of a part, no longer of the whole batch.
 
     `compile` runs network and loss through torch.compile. The first step then takes a minute or more.
+
+    `deterministic` makes a run on a GPU repeat bit for bit, at some cost of time; one on a CPU always does.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 300
     batch_size: Annotated[int, Field(ge=1)] = 16
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     accumulate: Annotated[int, Field(ge=1)] = 1
+    deterministic: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None

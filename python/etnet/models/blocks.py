@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from etnet.ops.bilinear import needs_fixed_order, upsample_in_fixed_order
 from etnet.ops.weighted_block import twin_is_better, weighted_block
 
 
@@ -25,6 +26,8 @@ def upsample(features: Tensor, scale: int) -> Tensor:
     """
     if scale == 1:
         return features
+    if needs_fixed_order(features):
+        return upsample_in_fixed_order(features, scale)
     return functional.interpolate(features, scale_factor=float(scale), mode="bilinear", align_corners=False)
 
 

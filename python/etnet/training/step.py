@@ -28,6 +28,7 @@ from etnet.training.compilation import StepCompiler
 from etnet.training.device_copy import DeviceCopies
 from etnet.training.distributed import ProcessGroup
 from etnet.training.pending import PendingNumbers
+from etnet.training.stages import stage
 
 DELAY = 2
 """Steps that a GPU may lag behind the host: with one at work and one waiting it is never idle."""
@@ -215,18 +216,22 @@ class Stepper:
     def _run(self, batch: Batch, learning_rate: float, alpha: float | None, iteration: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        batch = self._copies.copy(batch)
+        with stage("copy to device"):
+            batch = self._copies.copy(batch)
         parts = _parts_of(batch, self.parts)
         losses = self._gradients(parts, alpha)
-        self.scaler.unscale_(self.optimizer)
-        numbers = self.group.mean(torch.cat([torch.stack(losses).mean(0), self._gradient_norm().view(1)]))
+        with stage("optimizer"):
+            self.scaler.unscale_(self.optimizer)
+            numbers = self.group.mean(torch.cat([torch.stack(losses).mean(0), self._gradient_norm().view(1)]))
         step = _HandedOut(iteration, learning_rate, batch, PendingNumbers(numbers))
-        if self.delay:
-            self._update_if_finite(numbers)
-        else:
+        if not self.delay:
             self._require_finite(step.result(), step)
-            self.scaler.step(self.optimizer)
-        self.scaler.update()
+        with stage("optimizer"):
+            if self.delay:
+                self._update_if_finite(numbers)
+            else:
+                self.scaler.step(self.optimizer)
+            self.scaler.update()
         self._handed_out.append(step)
 
     def _update_if_finite(self, numbers: Tensor) -> None:
@@ -262,14 +267,18 @@ class Stepper:
             # A number would be a constant of the graph, and another one of the schedule another graph.
             share = torch.full((), alpha, device=self.device)
         with self._exchanging(last):
-            terms = self._terms(part.images, part.masks, part.edges, share)
-            self.scaler.scale(terms.total / self.parts).backward()
+            # Compiled code has no stages within.
+            with stage("forward") if self._compiler is not None else nullcontext():
+                terms = self._terms(part.images, part.masks, part.edges, share)
+            with stage("backward"):
+                self.scaler.scale(terms.total / self.parts).backward()
         return torch.stack([term.detach().float() for term in terms])
 
     def _losses(self, images: Tensor, masks: Tensor, edges: Tensor, alpha: float | Tensor | None) -> LossTerms:
-        with self._autocast():
+        with stage("forward"), self._autocast():
             output = self.network(self._normalise(images))
-        terms: LossTerms = self.criterion(output, masks, edges, alpha=alpha)
+        with stage("loss"):
+            terms: LossTerms = self.criterion(output, masks, edges, alpha=alpha)
         return terms
 
     def _exchanging(self, last: bool) -> AbstractContextManager[object]:

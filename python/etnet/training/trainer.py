@@ -21,7 +21,7 @@ from etnet.data.dataset import PairedFiles, SegmentationDataset
 from etnet.data.datasets import open_training_splits
 from etnet.data.image_statistics import measure_training_range
 from etnet.data.io import write_png
-from etnet.data.loader import Batch, build_training_loader
+from etnet.data.loader import Batch, TrainingLoader, build_training_loader
 from etnet.data.preview import training_preview
 from etnet.data.roi import no_center, true_center
 from etnet.data.sample_cache import removed_at_the_end
@@ -30,6 +30,7 @@ from etnet.manifest import WeightsInfo, encode_header, read_weights_info
 from etnet.models import SegmentationNetwork, build_model, load_encoder_weights
 from etnet.training.averaging import WeightAverage
 from etnet.training.checkpoint import restore_training, save_weights, training_tensors
+from etnet.training.determinism import reproducible
 from etnet.training.distributed import ALONE, ProcessGroup, synchronize_batch_norm
 from etnet.training.interruption import StopRequest, catch_stop_signals
 from etnet.training.nonfinite import keep_for_inspection
@@ -37,6 +38,7 @@ from etnet.training.optimizer import build_optimizer
 from etnet.training.progress import Progress
 from etnet.training.run_folder import CACHE, exclusive, write_run_description
 from etnet.training.schedule import poly_learning_rate, scheduled_alpha, total_iterations
+from etnet.training.stages import stage
 from etnet.training.step import NotFinite, Stepper
 from etnet.training.tracking import MetricsLog, Observer
 from etnet.training.validation import validate
@@ -96,8 +98,8 @@ def train(
     Raises:
         EtnetError: See `etnet.errors`; data, recipe, disk or a loss that is not finite.
     """
-    with exclusive(run) if group.is_main else nullcontext():
-        job = _Run(
+    with reproducible(recipe.training.deterministic), exclusive(run) if group.is_main else nullcontext():
+        job = TrainingRun(
             recipe, data_root=data_root, run=run, device=group.own_device(device), observer=observer, group=group
         )
         if resume:
@@ -107,7 +109,7 @@ def train(
         return job.execute()
 
 
-class _Run:
+class TrainingRun:
     """The parts of one run, made once, and the loop over them."""
 
     def __init__(
@@ -160,6 +162,7 @@ class _Run:
 
     @property
     def last(self) -> Path:
+        """The checkpoint that a resumed run continues from."""
         return self.run / "weights" / "last.safetensors"
 
     def start_anew(self) -> None:
@@ -235,25 +238,29 @@ class _Run:
     def _has_stalled(self) -> bool:
         return self.progress.has_stalled(self.recipe.training.patience)
 
-    def _loop(self, log: MetricsLog | None, stop: StopRequest) -> int:
-        loader = build_training_loader(
+    def batches(self, start: int, end: int) -> TrainingLoader:
+        """The batches of the iterations start .. end - 1, this process's part of each."""
+        return build_training_loader(
             self.training_set,
             self.recipe,
-            start_iteration=self.start,
-            total_iterations=self.total,
+            start_iteration=start,
+            total_iterations=end,
             workers=self.recipe.data.workers,
             rank=self.group.rank,
             world_size=self.group.world_size,
             cache_folder=self.run / CACHE,
             warn=lambda sentence: self.observer.on_message(f"Warning: {sentence}"),
         )
+
+    def _loop(self, log: MetricsLog | None, stop: StopRequest) -> int:
+        loader = self.batches(self.start, self.total)
         settings, iteration = self.recipe.optimizer, self.start
         self.network.train()
         began = time.perf_counter()
         for batch in loader:
             rate = poly_learning_rate(iteration, total=self.total, base_lr=settings.base_lr, power=settings.poly_power)
             with self._bad_batch_kept():
-                self._step(batch, rate, iteration)
+                self.step(batch, rate, iteration)
                 iteration += 1
                 ends_epoch = self._epoch(iteration) > self._epoch(iteration - 1) or iteration == self.total
                 began = self._report(began, wait=ends_epoch)
@@ -272,10 +279,12 @@ class _Run:
         self.group.wait()
         return iteration
 
-    def _step(self, batch: Batch, rate: float, iteration: int) -> None:
+    def step(self, batch: Batch, rate: float, iteration: int) -> None:
+        """Hand out one optimizer step at a learning rate, with everything that belongs to it."""
         self.stepper.submit(batch, rate, alpha=self._alpha(iteration), iteration=iteration)
         if self.average is not None:
-            self.average.update(self.network, step=iteration)
+            with stage("optimizer"):
+                self.average.update(self.network, step=iteration)
 
     def _report(self, began: float, *, wait: bool) -> float:
         """Tell of the steps that can be read, which took the time since `began`; returns when the next ones begin."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from etnet.ops.bilinear import needs_fixed_order, sample_in_fixed_order
+
 
 def to_polar(image: Tensor) -> Tensor:
     """Unroll maps around their centre.
@@ -60,6 +62,8 @@ def _pixel_grid(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 def _sample(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Maps at the positions x, y [H, W], in -1..1 from border to border; half precision would miss by a pixel."""
+    if needs_fixed_order(maps):
+        return sample_in_fixed_order(maps.float(), x, y).to(maps.dtype)
     grid = torch.stack((x, y), dim=2).expand(maps.shape[0], -1, -1, -1)
     sampled = functional.grid_sample(maps.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return sampled.to(maps.dtype)
