@@ -19,11 +19,13 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 
 from etnet.config.schema import Recipe
+from etnet.data.sample_cache import removed_at_the_end
 from etnet.errors import CheckFailed
 from etnet.models import load_encoder_weights
 from etnet.output import replacing, write_csv
 from etnet.training.determinism import reproducible
 from etnet.training.distributed import ALONE
+from etnet.training.run_folder import CACHE
 from etnet.training.step import NotFinite
 from etnet.training.tracking import Observer
 from etnet.training.trainer import TrainingRun
@@ -80,7 +82,7 @@ def find_learning_rate(
         CheckFailed: The loss was not finite before the test could tell anything.
     """
     planned = np.geomspace(*RATES, steps).tolist()
-    with reproducible(recipe.training.deterministic):
+    with reproducible(recipe.training.deterministic), removed_at_the_end(folder / CACHE):
         run = TrainingRun(recipe, data_root=data_root, run=folder, device=device, observer=observer, group=ALONE)
         load_encoder_weights(run.network, recipe.model.encoder_weights)
         losses, diverged = _losses(run, planned)

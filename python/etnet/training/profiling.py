@@ -24,10 +24,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from etnet.config.schema import Recipe
 from etnet.data.loader import Batch, resolve_workers
+from etnet.data.sample_cache import removed_at_the_end
 from etnet.models import load_encoder_weights
 from etnet.output import disk_faults, replacing, write_json
 from etnet.training.determinism import reproducible
 from etnet.training.distributed import ALONE
+from etnet.training.run_folder import CACHE
 from etnet.training.schedule import poly_learning_rate
 from etnet.training.stages import STAGES, StageClock, recording, stage
 from etnet.training.tracking import Observer
@@ -151,7 +153,7 @@ def profile_training(
     Raises:
         EtnetError: As for training.
     """
-    with reproducible(recipe.training.deterministic):
+    with reproducible(recipe.training.deterministic), removed_at_the_end(folder / CACHE):
         run = TrainingRun(recipe, data_root=data_root, run=folder, device=device, observer=observer, group=ALONE)
         load_encoder_weights(run.network, recipe.model.encoder_weights)
         run.network.train()
