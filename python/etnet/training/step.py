@@ -16,6 +16,7 @@ from etnet.errors import CheckFailed, EnvironmentFault, UsageError
 from etnet.inference.backends.torch_backend import Precision, is_out_of_memory
 from etnet.losses import EdgeSupervisedLoss
 from etnet.training.distributed import ProcessGroup
+from etnet.training.whole_batch import is_mean_over_images, whole_batch
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Stepper:
         self.parts = recipe.training.accumulate
         self.clip_norm = recipe.optimizer.clip_gradient_norm
         self.precision = resolve_precision(recipe.training.precision, device)
+        self.joins_parts = not (group.is_alone or is_mean_over_images(recipe))
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
         self.criterion = EdgeSupervisedLoss(
             alpha=recipe.loss.alpha,
@@ -145,6 +147,8 @@ class Stepper:
         with self._exchanging(last):
             with self._autocast():
                 output = self.network(self._normalise(part.images))
+            if self.joins_parts:
+                output, masks, edges = whole_batch(output, masks, edges)
             terms = self.criterion(output, masks, edges, alpha=alpha)
             self.scaler.scale(terms.total / self.parts).backward()
         return torch.stack([term.detach().float() for term in terms])
