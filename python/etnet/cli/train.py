@@ -19,7 +19,7 @@ from etnet.config.folds import Fold
 from etnet.config.load import apply_overrides, load_recipe, recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.errors import UsageError
-from etnet.training.launch import is_restart
+from etnet.training.launch import restarts
 
 if TYPE_CHECKING:
     from etnet.training.trainer import TrainingResult
@@ -120,7 +120,12 @@ def command(
         recipe = load_recipe(_required(recipe_source, "--recipe", "drive"), overrides)
         root, run = _required(data_root, "--data", "FOLDER"), None
     result = _train(
-        recipe, root=root, run=run, output=output, device=device, go_on=not resume and (resume_or_start or is_restart())
+        recipe,
+        root=root,
+        run=run,
+        output=output,
+        device=device,
+        go_on=not resume and (resume_or_start or restarts() > 0),
     )
     if result is not None:
         _report(ctx, result, recipe.contract())

@@ -21,10 +21,12 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from etnet.errors import EnvironmentFault, UsageError
-from etnet.training.launch import leave_the_telling_to_another
+from etnet.training.launch import leave_the_telling_to_another, restarts
 from etnet.training.synchronized_norm import convert_batch_norm
 
 _Choice = TypeVar("_Choice")
@@ -83,10 +85,7 @@ class ProcessGroup:
         """The network with gradients averaged over all processes."""
         if self.is_alone:
             return network
-        # Running statistics need no exchange: every process computes the same ones.
-        return DistributedDataParallel(
-            network, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
-        )
+        return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
     def start_alike(self, network: nn.Module) -> None:
         """Give every process the weights and statistics of the first: files may differ from machine to machine."""
@@ -143,13 +142,17 @@ ALONE = ProcessGroup()
 
 @contextmanager
 def joined_processes() -> Iterator[ProcessGroup]:
-    """Join the processes that `torchrun` started, or be alone where it did not.
+    """Join the processes that `torchrun` started, or be alone where nothing did.
 
     When they fail, one of them goes on to say why, and the others end without a word.
 
     Raises:
         EnvironmentFault: Another process was lost, or cannot be reached.
     """
+    if dist.is_available() and dist.is_initialized():
+        # By Ray Train, for instance, whose business their end is too.
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        return
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield ALONE
@@ -159,7 +162,7 @@ def joined_processes() -> Iterator[ProcessGroup]:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     group = ProcessGroup(int(os.environ["RANK"]), world_size, local_rank)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        _meet(group)
         yield group
     except Exception as error:
         # Told before the others can notice that this process is gone. The group is not taken down here: that may wait
@@ -170,6 +173,19 @@ def joined_processes() -> Iterator[ProcessGroup]:
             raise
         raise told from error
     dist.destroy_process_group()
+
+
+def _meet(group: ProcessGroup) -> None:
+    # torchrun keeps its store from one start of the processes to the next. Without names of their own, those that are
+    # started again would read the addresses of those that died.
+    store, _, _ = next(rendezvous("env://"))
+    names = f"etnet/{restarts()}/{group.world_size}"
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        store=PrefixStore(names, store),
+        rank=group.rank,
+        world_size=group.world_size,
+    )
 
 
 def _is_about_others(error: Exception) -> bool:

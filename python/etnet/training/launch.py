@@ -19,9 +19,9 @@ def has_others() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
-def is_restart() -> bool:
-    """Whether `torchrun` started the same command before and its processes failed (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restarts() -> int:
+    """How often `torchrun` has started this command again because one of its processes failed (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def launch_name() -> str | None:
@@ -43,7 +43,7 @@ def is_first_to_tell() -> bool:
         return True
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    start = [os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE")]
+    start = f"etnet/told/{restarts()}/{os.environ['WORLD_SIZE']}"
     try:
         store = TCPStore(
             os.environ["MASTER_ADDR"],
@@ -52,7 +52,7 @@ def is_first_to_tell() -> bool:
             wait_for_workers=False,
             timeout=timedelta(seconds=SECONDS_TO_REACH_OTHERS),
         )
-        return bool(store.add("/".join(["etnet/told", *start]), 1) == 1)
+        return bool(store.add(start, 1) == 1)
     except (KeyError, RuntimeError):
         return os.environ.get("LOCAL_RANK", "0") == "0"
 

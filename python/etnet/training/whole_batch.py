@@ -76,6 +76,6 @@ def _joined(part: Tensor) -> Tensor:
 
 def _gather(part: Tensor) -> Tensor:
     part = part.contiguous()
-    everyone = part.new_empty((len(part) * dist.get_world_size(), *part.shape[1:]))
-    dist.all_gather_into_tensor(everyone, part)
-    return everyone
+    everyone = [torch.empty_like(part) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, part)
+    return torch.cat(everyone)
