@@ -128,6 +128,16 @@ def test_two_processes_have_the_weights_and_statistics_of_one(together: Path, tm
     assert torch.dist(ours, alone) < 1e-2 * torch.dist(parts, alone)
 
 
+def test_what_all_processes_find_wrong_is_said_once(tmp_path: Path) -> None:
+    result = run_together(*train_words(Path("nowhere"), TINY), cwd=tmp_path)
+    assert result.returncode != 0
+    assert result.stderr.count("Error: nowhere: no such folder") == 1
+    # The only traceback is that of torchrun itself, with our sentence as the cause.
+    assert result.stderr.count("Traceback") == 1
+    assert "traceback : nowhere: no such folder" in result.stderr
+    assert not (tmp_path / "runs/train/folder").exists()
+
+
 def rows_of(run: Path) -> list[dict[str, float]]:
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as stream:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]

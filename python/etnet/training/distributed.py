@@ -21,7 +21,7 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed import PrefixStore
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -91,7 +91,9 @@ class ProcessGroup:
         """Give every process the weights and statistics of the first: files may differ from machine to machine."""
         if not self.is_alone:
             for tensor in network.state_dict().values():
-                dist.broadcast(tensor, 0)
+                plain = tensor.contiguous()  # channels-last memory cannot be sent by all back-ends
+                dist.broadcast(plain, 0)
+                tensor.copy_(plain)
 
     def total(self, counts: npt.NDArray[np.int64], device: torch.device) -> npt.NDArray[np.int64]:
         """Sum of whole numbers over all processes, exact."""
