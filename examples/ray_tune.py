@@ -1,6 +1,6 @@
 """Search for recipe values with Ray Tune: one training per trial, bad ones are stopped early.
 
-    pip install "ray[tune]"
+    pip install "etnet[train,ray]"
     python examples/ray_tune.py --recipe drive --data DRIVE/ --trials 20 --gpus 1
 
 A trial whose machine is lost starts again on another and goes on from its last checkpoint; for that, all machines see

@@ -22,7 +22,7 @@ from helpers.torchrun import run_together, torchrun, train_words
 
 pytestmark = pytest.mark.long
 
-WORDS = (*TINY, "training.batch_size=4", "training.ema_decay=0.9", "training.epochs=20")
+WORDS = (*TINY, "training.batch_size=4", "training.ema_decay=0.9", "training.epochs=20", "optimizer.base_lr=0.0005")
 RUN = Path("runs/train/folder")
 LAST = RUN / "weights/last.safetensors"
 TOTAL = 30
@@ -154,6 +154,8 @@ def test_the_losses_of_two_processes_are_those_of_one(undisturbed, tmp_path):
 
 
 def assert_same_losses(rows: list[dict[str, float]], expected: list[dict[str, float]]) -> None:
+    # Adam with a large rate makes much of rounding: that nothing else differs is shown in double precision, see
+    # tests/training/test_distributed.py.
     assert len(rows) == len(expected) == 20
     differences = [abs(mine["loss"] - theirs["loss"]) for mine, theirs in zip(rows, expected, strict=True)]
     assert max(differences) < 1e-4, differences

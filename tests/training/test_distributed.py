@@ -16,8 +16,9 @@ from etnet.errors import UsageError
 from etnet.manifest import read_weights_info
 from etnet.training.distributed import ALONE, ProcessGroup, synchronize_batch_norm
 from etnet.training.synchronized_norm import SynchronizedBatchNorm
+from helpers.float64_run import losses_in_float64
 from helpers.runs import TINY, tiny_recipe, tiny_run, write_disc_folder
-from helpers.torchrun import run_together, train_words
+from helpers.torchrun import TESTS, run_together, train_words
 
 
 def batches(data: Path, rank: int, world_size: int, *overrides: str) -> list[tuple[str, ...]]:
@@ -126,6 +127,19 @@ def test_two_processes_have_the_weights_and_statistics_of_one(together: Path, tm
     tiny_run(load_recipe("folder", [*WORDS, "training.accumulate=2"]), together / "discs", other)
     ours, alone, parts = (everything_in(run) for run in (together / "runs/train/folder", tmp_path, other))
     assert torch.dist(ours, alone) < 1e-2 * torch.dist(parts, alone)
+
+
+def test_in_double_precision_the_losses_of_two_processes_are_those_of_one(together: Path, tmp_path: Path) -> None:
+    words, discs = (*WORDS, "training.epochs=8"), together / "discs"
+    script = TESTS / "helpers" / "float64_run.py"
+    result = run_together(script, discs, tmp_path / "two", *words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    ours = [float(line) for line in (tmp_path / "two.losses").read_text().splitlines()]
+    alone = losses_in_float64(words, discs, tmp_path / "one")
+    assert len(alone) == 16
+    assert ours == pytest.approx(alone, abs=1e-7)
+    one, two = (everything_in(tmp_path / name) for name in ("one", "two"))
+    assert torch.dist(one, two) < 1e-9 * torch.linalg.norm(one)
 
 
 def test_what_all_processes_find_wrong_is_said_once(tmp_path: Path) -> None:
