@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,9 @@ def test_resume_finds_the_newest_run_and_its_data(discs: Path) -> None:
         (["--recipe", "folder", "--data", "discs", *SETTINGS, "--device", "tpu"], 2, "tpu"),
         (["--recipe", "folder", "--data", "discs", *SETTINGS, "--output", "discs"], 2, "new or empty output folder"),
         (["--recipe", "folder", "--data", "discs", *SETTINGS, "--set", "model.encoder_weights=no.pth"], 3, "no.pth"),
+        (["--recipe", "folder", "--data", "discs", "--resume-or-start"], 2, "needs the run folder in --output"),
+        (["--resume", "--resume-or-start", "--output", "x"], 2, "is not given with --resume"),
+        (["--recipe", "folder", "--data", "discs", *SETTINGS, "--resume-or-start", "--output", "discs"], 2, "new or"),
         (["--resume"], 2, "no run under runs/train"),
         (["--resume", "--output", "discs"], 2, "does not exist"),
         (["--resume", "--output", "nowhere"], 2, "nowhere does not exist, and there is no run under runs/train either"),
@@ -126,6 +130,23 @@ def test_resuming_with_another_recipe_names_the_keys(discs: Path) -> None:
     result = etnet("train", "--resume", "--output", "run", "--set", "loss.alpha=0.5")
     assert result.exit_code == 2
     assert "run was started with other values of loss.alpha;" in sentence_of(result)
+
+
+def test_resume_or_start_is_a_command_that_can_be_given_again(discs: Path) -> None:
+    command = ["train", "--recipe", "folder", "--data", discs, *SETTINGS, "--output", "run", "--resume-or-start"]
+    run = Path("run")
+    run.mkdir()
+    assert etnet(*command, "--epochs", "1").exit_code == 0
+    assert "continuing" in etnet(*command, "--epochs", "2").stderr
+    assert read_weights_info(run / "weights/last.safetensors").epoch == 2
+    other = etnet(*command, "--epochs", "2", "--set", "loss.alpha=0.5")
+    assert "run was started with other values of loss.alpha;" in sentence_of(other)
+    # What a process leaves that was killed before its first checkpoint.
+    shutil.rmtree(run / "weights")
+    result = etnet(*command, "--epochs", "1")
+    assert "continuing" not in result.stderr
+    assert "Results: run" in result.stdout
+    assert read_weights_info(run / "weights/last.safetensors").epoch == 1
 
 
 def test_an_unknown_option_or_command_names_the_nearest() -> None:

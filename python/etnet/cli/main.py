@@ -83,7 +83,18 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except EtnetError as error:
+            _leave_the_telling_to_another(str(error), error.exit_code)
             raise _Reported(error) from error
+        except click.ClickException as error:
+            _leave_the_telling_to_another(error.format_message(), error.exit_code)
+            raise
+
+
+def _leave_the_telling_to_another(sentence: str, exit_code: int) -> None:
+    """Of several processes that `torchrun` started, one says what all of them found."""
+    from etnet.training.launch import leave_the_telling_to_another
+
+    leave_the_telling_to_another(sentence, exit_code=exit_code)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -20,6 +20,7 @@ from etnet.config.folds import Fold
 from etnet.config.load import apply_overrides, load_recipe, recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.errors import UsageError
+from etnet.training.launch import restarts
 
 if TYPE_CHECKING:
     from etnet.training.trainer import TrainingResult
@@ -82,6 +83,11 @@ SECONDS_BETWEEN_LINES = 10.0
 @click.option(
     "--find-lr", is_flag=True, help="Train some steps at rising learning rates, and suggest one; leaves no weights."
 )
+@click.option(
+    "--resume-or-start",
+    is_flag=True,
+    help="Continue the run in --output where there is one, start it otherwise: a command that can be given again.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -99,6 +105,7 @@ def command(
     resume: bool,
     profile: bool,
     find_lr: bool,
+    resume_or_start: bool,
 ) -> None:
     """Train ET-Net on a data set or on your own folder of images and masks.
 
@@ -125,6 +132,8 @@ def command(
         *overrides,
         *(f"{key}={value}" for key, value in shorthand.items() if value is not None),
     )
+    if resume_or_start and (resume or output is None):
+        raise UsageError("--resume-or-start needs the run folder in --output, and is not given with --resume")
     if resume:
         run, recipe, stored_root = _run_to_resume(output, recipe_source, overrides)
         root = data_root or stored_root
@@ -135,7 +144,14 @@ def command(
         request = ProbeRequest(recipe, recipe_source, overrides, root, output, device, _folder_name(recipe))
         run_probe(probe, request, TrainingDisplay())
         return
-    result = _train(recipe, root=root, run=run, output=output, device=device)
+    result = _train(
+        recipe,
+        root=root,
+        run=run,
+        output=output,
+        device=device,
+        go_on=not resume and (resume_or_start or restarts() > 0),
+    )
     if result is not None:
         _report(ctx, result, recipe.contract())
 
@@ -186,13 +202,17 @@ def _run_to_resume(
     info = read_weights_info(last)
     asked = load_recipe(recipe_source).model_dump() if recipe_source is not None else info.recipe.model_dump()
     recipe = recipe_from_values(apply_overrides(asked, overrides), "--set")
-    changed = sorted(set(_differences(info.recipe, recipe)) - RESUMABLE)
+    _require_like(info.recipe, recipe, run)
+    return run, recipe, Path(info.data_root)
+
+
+def _require_like(stored: Recipe, recipe: Recipe, run: Path) -> None:
+    changed = sorted(set(_differences(stored, recipe)) - RESUMABLE)
     if changed:
         raise UsageError(
             f"--resume: {run} was started with other values of {', '.join(changed)}; "
             "leave --recipe and --set away, or start a new run"
         )
-    return run, recipe, Path(info.data_root)
 
 
 def _differences(one: Recipe, other: Recipe) -> list[str]:
@@ -206,8 +226,19 @@ def _differences(one: Recipe, other: Recipe) -> list[str]:
     return keys
 
 
-def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None, device: str) -> TrainingResult | None:
-    """Train; of several processes that train together only the main one returns how it ended."""
+def _train(
+    recipe: Recipe, *, root: Path, run: Path | None, output: Path | None, device: str, go_on: bool
+) -> TrainingResult | None:
+    """Train; of several processes that train together only the main one returns how it ended.
+
+    Args:
+        recipe: All choices.
+        root: Folder of the data set.
+        run: The run to resume; None for a new one.
+        output: Folder of a new run, where one was named.
+        device: As the user wrote it.
+        go_on: Whether a new run gives way to one that the same command has begun before.
+    """
     from etnet.inference.backends.torch_backend import resolve_device
     from etnet.training.determinism import fix_workspace
     from etnet.training.distributed import joined_processes
@@ -220,11 +251,26 @@ def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None,
     target, resume = resolve_device(device), run is not None
     with joined_processes() as group, ExitStack() as stack:
         if run is None and group.is_main:
-            run = stack.enter_context(fresh_run_folder(output, _folder_name(recipe)))
-        folder = group.agree_on(run)
+            run = _begun_run(output, recipe) if go_on else None
+            resume = run is not None and (run / "weights" / "last.safetensors").is_file()
+            run = run or stack.enter_context(fresh_run_folder(output, _folder_name(recipe)))
+        folder, resume = group.agree_on((run, resume))
+        if folder is None:
+            raise AssertionError("the main process names the folder")
         observer = stack.enter_context(TrainingDisplay()) if group.is_main else SilentObserver()
         result = train(recipe, data_root=root, run=folder, device=target, observer=observer, resume=resume, group=group)
         return result if group.is_main else None
+
+
+def _begun_run(output: Path | None, recipe: Recipe) -> Path | None:
+    """What an earlier start of this command left, with or without a checkpoint."""
+    from etnet.manifest import read_weights_info
+    from etnet.training.continuation import run_to_go_on_in
+
+    run = run_to_go_on_in(output)
+    if run is not None and (last := run / "weights" / "last.safetensors").is_file():
+        _require_like(read_weights_info(last).recipe, recipe, run)
+    return run
 
 
 def _folder_name(recipe: Recipe) -> str:

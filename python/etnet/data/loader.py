@@ -25,6 +25,7 @@ from etnet.errors import DataError, EtnetError
 from etnet.types import Sample, UInt8Array
 
 _MAX_AUTO_WORKERS = 8
+_SECONDS_AFTER_SIGTERM = 25
 
 
 class Batch(NamedTuple):
@@ -98,10 +99,14 @@ def _permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
 
 
 def resolve_workers(workers: int | Literal["auto"]) -> int:
-    """Number of loader processes; `auto` leaves one core to the training itself, and on two cores starts none."""
+    """Number of loader processes; `auto` leaves one core to the training itself, and on two cores starts none.
+
+    Training processes on one machine, which `torchrun` counts in `LOCAL_WORLD_SIZE`, share its cores.
+    """
     if workers != "auto":
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return 0 if cores <= 2 else min(_MAX_AUTO_WORKERS, cores - 1)
 
 
@@ -126,7 +131,8 @@ def build_training_loader(
         total_iterations: End of the run.
         workers: Loader processes; 0 loads in this one.
         rank: Number of the training process that loads.
-        world_size: Training processes; each gets an equal part of every batch, in the order of their ranks.
+        world_size: Training processes; each gets an equal part of every batch, or of each of the parts that
+            `training.accumulate` computes it in, in the order of their ranks.
         cache_folder: For decoded images beyond `data.cache_memory`; made when it is needed, removed by the caller.
         warn: Told once if that folder takes no more; the batches are the same all the same.
 
@@ -139,9 +145,11 @@ def build_training_loader(
     place = CachePlace(cache_folder, workers=processes, local_processes=local_processes(world_size))
     cached = CachedDataset.by_recipe(dataset, recipe.data, place)
     source = _AugmentedStream(cached, SampleStream(len(dataset), recipe.training.seed), recipe)
-    share = recipe.training.batch_size // world_size
     positions = _BatchPositions(
-        start_iteration, total_iterations, recipe.training.batch_size, first=rank * share, count=share
+        start_iteration,
+        total_iterations,
+        recipe.training.batch_size,
+        _places(recipe.training.batch_size, recipe.training.accumulate, rank=rank, world_size=world_size),
     )
     return TrainingLoader(source, positions, processes, warn=warn)
 
@@ -202,16 +210,20 @@ class _BatchPositions(Sampler[list[int]]):
     start: int
     end: int
     batch_size: int
-    first: int
-    count: int
+    places: Sequence[int]
 
     def __len__(self) -> int:
         return max(0, self.end - self.start)
 
     def __iter__(self) -> Iterator[list[int]]:
         for iteration in range(self.start, self.end):
-            begin = iteration * self.batch_size + self.first
-            yield list(range(begin, begin + self.count))
+            yield [iteration * self.batch_size + place for place in self.places]
+
+
+def _places(batch_size: int, parts: int, *, rank: int, world_size: int) -> list[int]:
+    """Places in a batch that a process takes: of each part its share, so that parts are cut alike by any processes."""
+    share = batch_size // parts // world_size
+    return [part * share * world_size + rank * share + place for part in range(parts) for place in range(share)]
 
 
 @dataclass(frozen=True)
@@ -251,5 +263,9 @@ def _stacked(arrays: Sequence[UInt8Array]) -> torch.Tensor:
 
 def _start_worker(_worker_id: int) -> None:
     cv2.setNumThreads(0)
+    # So does SIGTERM reach the workers when torchrun or Slurm stops a run: they serve until the last step is saved, but
+    # are gone when the launcher's patience of 30 seconds ends.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
     # Ctrl-C reaches every process of the terminal; the training process decides when the workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,8 +2,9 @@
 
     torchrun --nproc-per-node 4 -m etnet train --recipe drive --data DRIVE/
 
-The batch size of the recipe is the batch of all processes together; each takes an equal part of every batch. The first
-process writes everything and validates. What this leaves out: elastic restarts.
+The batch size of the recipe is the batch of all processes together; each takes an equal part of every batch. Batch
+normalization counts the pixels of all parts and the loss is that of the whole batch, so that the run is the one that a
+single process would make, up to rounding. The first process writes everything; all share the held-out images.
 """
 
 from __future__ import annotations
@@ -12,15 +13,23 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from etnet.errors import UsageError
+from etnet.errors import EnvironmentFault, UsageError
+from etnet.training.launch import leave_the_telling_to_another, restarts
+from etnet.training.synchronized_norm import convert_batch_norm
+
+_Choice = TypeVar("_Choice")
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files, validates and talks."""
+        """Whether this process writes files and talks."""
         return self.rank == 0
 
     @property
@@ -78,6 +87,30 @@ class ProcessGroup:
             return network
         return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
+    def start_alike(self, network: nn.Module) -> None:
+        """Give every process the weights and statistics of the first: files may differ from machine to machine."""
+        if not self.is_alone:
+            for tensor in network.state_dict().values():
+                plain = tensor.contiguous()  # channels-last memory cannot be sent by all back-ends
+                dist.broadcast(plain, 0)
+                tensor.copy_(plain)
+
+    def total(self, counts: npt.NDArray[np.int64], device: torch.device) -> npt.NDArray[np.int64]:
+        """Sum of whole numbers over all processes, exact."""
+        if self.is_alone:
+            return counts
+        tensor = torch.from_numpy(counts).to(device)
+        dist.all_reduce(tensor)
+        return np.asarray(tensor.cpu().numpy(), np.int64)
+
+    def largest(self, number: int, device: torch.device) -> int:
+        """The largest of a number that each process has."""
+        if self.is_alone:
+            return number
+        tensor = torch.tensor(number, device=device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
     def mean(self, values: Tensor) -> Tensor:
         """Mean of a tensor over all processes."""
         if not self.is_alone:
@@ -96,15 +129,13 @@ class ProcessGroup:
         if not self.is_alone:
             dist.barrier()
 
-    def agree_on(self, folder: Path | None) -> Path:
-        """The folder that the main process chose, in every process."""
-        if self.is_alone and folder is not None:
-            return folder
-        choice = [folder]
-        dist.broadcast_object_list(choice)
-        if choice[0] is None:
-            raise AssertionError("the main process names the folder")
-        return choice[0]
+    def agree_on(self, choice: _Choice) -> _Choice:
+        """What the main process chose, in every process."""
+        if self.is_alone:
+            return choice
+        choices = [choice]
+        dist.broadcast_object_list(choices)
+        return choices[0]
 
 
 ALONE = ProcessGroup()
@@ -113,7 +144,17 @@ ALONE = ProcessGroup()
 
 @contextmanager
 def joined_processes() -> Iterator[ProcessGroup]:
-    """Join the processes that `torchrun` started, or be alone where it did not."""
+    """Join the processes that `torchrun` started, or be alone where nothing did.
+
+    When they fail, one of them goes on to say why, and the others end without a word.
+
+    Raises:
+        EnvironmentFault: Another process was lost, or cannot be reached.
+    """
+    if dist.is_available() and dist.is_initialized():
+        # By Ray Train, for instance, whose business their end is too.
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        return
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield ALONE
@@ -121,20 +162,60 @@ def joined_processes() -> Iterator[ProcessGroup]:
     local_rank = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    group = ProcessGroup(int(os.environ["RANK"]), world_size, local_rank)
     try:
-        yield ProcessGroup(int(os.environ["RANK"]), world_size, local_rank)
-    finally:
-        dist.destroy_process_group()
+        _meet(group)
+        yield group
+    except Exception as error:
+        # Told before the others can notice that this process is gone. The group is not taken down here: that may wait
+        # for them.
+        told = _lost(group, error) if _is_about_others(error) else error
+        leave_the_telling_to_another(str(told), exit_code=getattr(told, "exit_code", 1))
+        if told is error:
+            raise
+        raise told from error
+    dist.destroy_process_group()
+
+
+def _meet(group: ProcessGroup) -> None:
+    # torchrun keeps its store from one start of the processes to the next. Without names of their own, those that are
+    # started again would read the addresses of those that died.
+    store, _, _ = next(rendezvous("env://"))
+    names = f"etnet/{restarts()}/{group.world_size}"
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        store=PrefixStore(names, store),
+        rank=group.rank,
+        world_size=group.world_size,
+    )
+
+
+def _is_about_others(error: Exception) -> bool:
+    """Whether an exchange with the other processes failed; gloo's errors have no type of their own."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError)
+        and any(word in str(error) for word in ("gloo", "Connection closed by peer", "Connection reset by peer"))
+    )
+
+
+def _lost(group: ProcessGroup, error: Exception) -> EnvironmentFault:
+    reason = str(error).strip().splitlines()[0]
+    return EnvironmentFault(
+        f"process {group.rank} of {group.world_size} lost the others ({reason}); look for what ended one of them, such "
+        "as too little memory, and continue with --resume, or let torchrun --max-restarts start all of them again"
+    )
 
 
 def synchronize_batch_norm(network: nn.Module, group: ProcessGroup, device: torch.device) -> None:
     """Make batch normalization count the pixels of all processes (paper Sec. 2.3); parameters stay the same objects.
 
-    Deviation: torch synchronizes batch normalization on GPUs only; on CPUs each process normalizes its own part.
-    timm's conversion is used because torch's would drop the activations that timm fuses into its layers.
+    On GPUs with torch's layer. timm's conversion is used because torch's would drop the activations that timm fuses
+    into its layers. Torch's layer refuses the CPU, so there ours is used.
     """
-    if group.is_alone or device.type != "cuda":
+    if group.is_alone:
+        return
+    if device.type != "cuda":
+        convert_batch_norm(network)
         return
     for name, child in list(network.named_children()):
         setattr(network, name, convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ from etnet.config.schema import Recipe
 from etnet.environment.versions import versions
 from etnet.errors import UsageError
 from etnet.output import create_output_folder, disk_faults, write_json, write_text
+from etnet.training.launch import launch_name
 
 RUNS = Path("runs/train")
 CACHE = "cache"
@@ -114,6 +115,7 @@ def environment() -> dict[str, object]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "command": sys.argv,
+        "launch": launch_name(),
         "platform": platform.platform(),
         "processor_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),

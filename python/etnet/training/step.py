@@ -29,6 +29,7 @@ from etnet.training.device_copy import DeviceCopies
 from etnet.training.distributed import ProcessGroup
 from etnet.training.pending import PendingNumbers
 from etnet.training.stages import stage
+from etnet.training.whole_batch import is_mean_over_images, whole_batch
 
 DELAY = 2
 """Steps that a GPU may lag behind the host: with one at work and one waiting it is never idle."""
@@ -133,6 +134,7 @@ class Stepper:
         self.parts = recipe.training.accumulate
         self.clip_norm = recipe.optimizer.clip_gradient_norm
         self.precision = resolve_precision(recipe.training.precision, device)
+        self.joins_parts = not (group.is_alone or is_mean_over_images(recipe))
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
         self.criterion = EdgeSupervisedLoss(
             alpha=recipe.loss.alpha,
@@ -278,6 +280,8 @@ class Stepper:
         with stage("forward"), self._autocast():
             output = self.network(self._normalise(images))
         with stage("loss"):
+            if self.joins_parts:
+                output, masks, edges = whole_batch(output, masks, edges)
             terms: LossTerms = self.criterion(output, masks, edges, alpha=alpha)
         return terms
 

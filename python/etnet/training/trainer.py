@@ -145,8 +145,8 @@ class TrainingRun:
         synchronize_batch_norm(network, group, device)
         # Moved before the optimizer is made: it must hold the parameters on the device.
         self.network = network.to(device=device).to(memory_format=torch.channels_last)
-        # A copy of the bare network: the stepper wraps it where processes train together, and one writes.
-        decay = recipe.training.ema_decay if group.is_main else None
+        # A copy of the bare network: the stepper wraps it where processes train together. All keep it: all validate.
+        decay = recipe.training.ema_decay
         self.average = None if decay is None else WeightAverage(self.network, decay=decay)
         self.optimizer = build_optimizer(self.network, recipe.optimizer, device)
         self.stepper = Stepper(
@@ -168,6 +168,7 @@ class TrainingRun:
     def start_anew(self) -> None:
         """Load the encoder's weights and describe the run in its folder."""
         report = load_encoder_weights(self.network, self.recipe.model.encoder_weights)
+        self.group.start_alike(self.network)
         if not self.group.is_main:
             return
         self.training_range = measure_training_range(self.training_set)
@@ -223,6 +224,8 @@ class TrainingRun:
         cache = removed_at_the_end(self.run / CACHE) if self.group.is_main else nullcontext()
         with records as log, catch_stop_signals() as stop, cache:
             iteration = self.start if self._has_stalled else self._loop(log, stop)
+        # A signal may have reached another process only.
+        signal_number = self.group.largest(stop.signal_number or 0, self.device)
         return TrainingResult(
             self.run,
             self.data_root,
@@ -230,7 +233,7 @@ class TrainingRun:
             total=self.total,
             best_score=self.progress.best_score,
             best_epoch=self.progress.best_epoch,
-            signal_number=stop.signal_number,
+            signal_number=signal_number or None,
             stopped_early=self._has_stalled and iteration < self.total,
         )
 
@@ -264,7 +267,7 @@ class TrainingRun:
                 iteration += 1
                 ends_epoch = self._epoch(iteration) > self._epoch(iteration - 1) or iteration == self.total
                 began = self._report(began, wait=ends_epoch)
-            if log is not None and ends_epoch:
+            if ends_epoch:
                 self._end_epoch(iteration, rate, log)
                 began = time.perf_counter()
             # Asked on the host, so that nobody waits for a GPU.
@@ -324,7 +327,7 @@ class TrainingRun:
             return self.recipe.training.epochs
         return min(iteration * self.batch_size // len(self.training_set), self.recipe.training.epochs)
 
-    def _end_epoch(self, iteration: int, rate: float, log: MetricsLog) -> None:
+    def _end_epoch(self, iteration: int, rate: float, log: MetricsLog | None) -> None:
         training = self.recipe.training
         epoch, before = self._epoch(iteration), self._epoch(iteration - 1)
         row = {"epoch": epoch, "iteration": iteration, "learning_rate": rate}
@@ -334,6 +337,8 @@ class TrainingRun:
         finished = iteration == self.total
         if len(self.validation_set) and (finished or _crosses(before, epoch, training.validate_every)):
             row |= self._validate(epoch, iteration)
+        if log is None:
+            return
         log.add(row)
         self.observer.on_epoch(row)
         if _crosses(before, epoch, training.save_every) and not finished:
@@ -341,8 +346,8 @@ class TrainingRun:
 
     def _validate(self, epoch: int, iteration: int) -> dict[str, float]:
         self._require_finite_weights(iteration)
-        scores = validate(self._scored, self.validation_set, recipe=self.recipe)
-        if self.progress.is_best(scores.mean_foreground_dice, epoch=epoch):
+        scores = validate(self._scored, self.validation_set, recipe=self.recipe, group=self.group)
+        if self.progress.is_best(scores.mean_foreground_dice, epoch=epoch) and self.group.is_main:
             self._save_best(iteration)
         return scores.row()
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from etnet.config.schema import Recipe
 from etnet.data.dataset import SegmentationDataset
@@ -14,6 +15,7 @@ from etnet.inference.backends.torch_backend import TorchBackend
 from etnet.inference.predictor import Predictor
 from etnet.metrics.overlap import OverlapScores, confusion_matrix
 from etnet.models import SegmentationNetwork
+from etnet.training.distributed import ALONE, ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class ValidationScores:
         return {key: float(value) for key, value in row.items() if not math.isnan(value)}
 
 
-def validate(network: SegmentationNetwork, dataset: SegmentationDataset, *, recipe: Recipe) -> ValidationScores:
+def validate(
+    network: SegmentationNetwork, dataset: SegmentationDataset, *, recipe: Recipe, group: ProcessGroup = ALONE
+) -> ValidationScores:
     """Predict in float32, as users do, and score every image of a data set; the network is left in training mode.
 
     Where the recipe names a region of interest, it is the one around the true centre: what finds it is another network,
@@ -55,13 +59,14 @@ def validate(network: SegmentationNetwork, dataset: SegmentationDataset, *, reci
         network: On its device.
         dataset: Held-out images, at least one.
         recipe: Names the classes and the ignored index.
+        group: Processes that share the images; all call this and get the same scores, those of one process.
     """
     contract = recipe.contract()
     device = str(next(network.parameters()).device)
     predictor = Predictor(TorchBackend(network, contract, device=device), contract)
     total = np.zeros((contract.num_classes, contract.num_classes), np.int64)
     try:
-        for index in range(len(dataset)):
+        for index in range(group.rank, len(dataset), group.world_size):
             sample = dataset.load(index)
             center = true_center(sample, contract.roi, ignore_index=recipe.data.ignore_index)
             labels = predictor.predict(sample.image, center=center, probabilities=False).labels
@@ -70,4 +75,5 @@ def validate(network: SegmentationNetwork, dataset: SegmentationDataset, *, reci
             )
     finally:
         network.train()
+    total = group.total(total, torch.device(device))
     return ValidationScores(OverlapScores.from_confusion(total, contract.class_names, contract.class_groups))
