@@ -192,22 +192,25 @@ class _Steps:
     def __init__(self, run: TrainingRun, total: int) -> None:
         self._run, self._total, self._done = run, total, 0
         self._batches: Iterator[Batch] = iter(run.batches(0, total))
+        self._told = time.perf_counter()
 
     def take(self, count: int, *, seconds: float = float("inf"), clock: StageClock | None = None) -> int:
         """Do up to `count` steps, at least three of them within the time; returns how many."""
         began = time.perf_counter()
         for done in range(count):
             if done >= 3 and time.perf_counter() - began > seconds:
-                return done
+                count = done
+                break
             if clock is None:
                 self._step()
             else:
                 with clock.step():
                     self._step()
+        self._tell(wait=True)
         return count
 
     def _step(self) -> None:
-        run, began = self._run, time.perf_counter()
+        run = self._run
         settings = run.recipe.optimizer
         rate = poly_learning_rate(
             self._done, total=max(run.total, self._total), base_lr=settings.base_lr, power=settings.poly_power
@@ -216,13 +219,21 @@ class _Steps:
             batch = next(self._batches)
         run.step(batch, rate, self._done)
         self._done += 1
-        for step in run.stepper.finished():
+        self._tell(wait=False)
+
+    def _tell(self, *, wait: bool) -> None:
+        run = self._run
+        steps = list(run.stepper.finished(wait=wait))
+        now = time.perf_counter()
+        for step in steps:
             run.observer.on_step(
                 iteration=step.iteration + 1,
                 loss=step.result.loss,
                 learning_rate=step.learning_rate,
-                images_per_second=run.batch_size / (time.perf_counter() - began),
+                images_per_second=run.batch_size * len(steps) / (now - self._told),
             )
+        if steps:
+            self._told = now
 
     def close(self) -> None:
         """End the workers now, and not when the collector of cycles finds them."""
