@@ -66,6 +66,12 @@ SECONDS_BETWEEN_LINES = 10.0
     help="Any recipe key, for instance --set model.encoder=resnet18. May be repeated.",
 )
 @click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["wandb", "mlflow"]),
+    help="Also send the metrics to this service; a resumed run goes on there by itself. May be repeated.",
+)
+@click.option(
     "--resume", is_flag=True, help="Continue the newest run, or the one in --output, from its last checkpoint."
 )
 @click.pass_context
@@ -81,6 +87,7 @@ def command(
     patience: int | None,
     device: str,
     overrides: tuple[str, ...],
+    track: tuple[str, ...],
     resume: bool,
 ) -> None:
     """Train ET-Net on a data set or on your own folder of images and masks.
@@ -110,7 +117,7 @@ def command(
     else:
         recipe = load_recipe(_required(recipe_source, "--recipe", "drive"), overrides)
         root, run = _required(data_root, "--data", "FOLDER"), None
-    result = _train(recipe, root=root, run=run, output=output, device=device)
+    result = _train(recipe, root=root, run=run, output=output, device=device, track=track)
     if result is not None:
         _report(ctx, result, recipe.contract())
 
@@ -181,20 +188,28 @@ def _differences(one: Recipe, other: Recipe) -> list[str]:
     return keys
 
 
-def _train(recipe: Recipe, *, root: Path, run: Path | None, output: Path | None, device: str) -> TrainingResult | None:
+def _train(
+    recipe: Recipe, *, root: Path, run: Path | None, output: Path | None, device: str, track: Sequence[str]
+) -> TrainingResult | None:
     """Train; of several processes that train together only the main one returns how it ended."""
     from etnet.inference.backends.torch_backend import resolve_device
     from etnet.training.distributed import joined_processes
     from etnet.training.run_folder import fresh_run_folder
-    from etnet.training.tracking import SilentObserver
+    from etnet.training.trackers import open_trackers, require_trackers
+    from etnet.training.tracking import Observer, Observers, SilentObserver
     from etnet.training.trainer import train
 
     target, resume = resolve_device(device), run is not None
+    require_trackers(track)
     with joined_processes() as group, ExitStack() as stack:
         if run is None and group.is_main:
             run = stack.enter_context(fresh_run_folder(output, _folder_name(recipe)))
         folder = group.agree_on(run)
-        observer = stack.enter_context(TrainingDisplay()) if group.is_main else SilentObserver()
+        observer: Observer = SilentObserver()
+        if group.is_main:
+            display = stack.enter_context(TrainingDisplay())
+            trackers = open_trackers(track, run=folder, recipe=recipe, tell=display.on_message)
+            observer = Observers(display, *(stack.enter_context(tracker) for tracker in trackers))
         result = train(recipe, data_root=root, run=folder, device=target, observer=observer, resume=resume, group=group)
         return result if group.is_main else None
 
