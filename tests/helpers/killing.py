@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -61,13 +62,9 @@ class Training(Protocol):
 class Processes:
     """Starts `python -m etnet`."""
 
-    def __init__(self, log: Path) -> None:
-        self.log = log
-
     def start(self, *words: object) -> Training:
         """Start `etnet WORDS`."""
-        with self.log.open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", "etnet", *map(str, words)], stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, "-m", "etnet", *map(str, words)], stdout=subprocess.DEVNULL)
         process.ended = lambda: process.poll() is not None
         return process
 
@@ -78,16 +75,10 @@ class Processes:
 class Forks:
     """Forks `etnet` off a process that has everything imported."""
 
-    def __init__(self, log: Path) -> None:
-        with log.open("ab") as stream:
-            self._mother = subprocess.Popen(
-                [sys.executable, "-c", FORKING],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                text=True,
-                bufsize=1,
-            )
+    def __init__(self) -> None:
+        self._mother = subprocess.Popen(
+            [sys.executable, "-c", FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
 
     def start(self, *words: object) -> Training:
         """Fork a child that runs `etnet WORDS`."""
@@ -107,7 +98,8 @@ class _Fork:
     mother: subprocess.Popen[str]
 
     def kill(self) -> None:
-        os.kill(self.number, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(self.number, signal.SIGKILL)
 
     def wait(self) -> int:
         return int(self.mother.stdout.readline())
@@ -121,7 +113,15 @@ class _Fork:
 
 
 def run_killed(
-    start: Processes | Forks, begin: list[object], run: Path, *, kills: int, startup: float, span: float, seed: int
+    start: Processes | Forks,
+    begin: list[object],
+    run: Path,
+    *,
+    kills: int,
+    startup: float,
+    span: float,
+    epochs_between: int,
+    seed: int,
 ) -> None:
     """Start a training, kill it at a random moment, resume it, and so on; then let it end.
 
@@ -134,6 +134,7 @@ def run_killed(
         kills: How many.
         startup: Seconds that a process needs to begin training.
         span: A kill comes up to so many seconds after that; every fourth in the middle of writing `last` or `best`.
+        epochs_between: A kill comes at the latest after so many more epochs, so that the run cannot end before all.
         seed: Of the moments.
     """
     random = Random(seed)
@@ -143,7 +144,12 @@ def run_killed(
         if number % 4 == 3:
             kill_while_writing(process, run / "weights")
         else:
-            time.sleep(random.uniform(0.5 * startup, startup + span))
+            latest, limit = (
+                time.monotonic() + random.uniform(0.5 * startup, startup + span),
+                _epochs(run) + epochs_between,
+            )
+            while time.monotonic() < latest and _epochs(run) < limit:
+                time.sleep(0.002)
             process.kill()
         assert process.wait() == -signal.SIGKILL, "the run ended before it was killed as often as it should be"
         last = run / "weights" / "last.safetensors"
@@ -151,6 +157,14 @@ def run_killed(
             assert read_weights_info(last).iteration > 0
             load_file(last)
     assert start.start(*_words(begin, run)).wait() == 0
+
+
+def _epochs(run: Path) -> int:
+    """Epochs in the table, also while it is being replaced."""
+    try:
+        return len((run / "metrics.jsonl").read_text().splitlines())
+    except FileNotFoundError:
+        return 0
 
 
 def _words(begin: list[object], run: Path) -> list[object]:
