@@ -44,8 +44,11 @@ def draw_results(rows: Rows, path: Path, *, title: str) -> None:
 
     panels = _panels(rows)
     lines = math.ceil(len(panels) / 3)
-    figure = Figure(figsize=(13.5, 3.6 * lines + 0.5), dpi=120, layout="constrained")
-    figure.suptitle(_headline(rows, title), fontsize=13, color=_INK, x=0.012, ha="left")
+    height = 3.6 * lines + 0.5
+    figure = Figure(figsize=(13.5, height), dpi=120)
+    # Fixed margins in inches: a layout that measures every label draws the sheet twice.
+    figure.subplots_adjust(left=0.045, right=0.99, bottom=0.55 / height, top=1 - 0.8 / height, wspace=0.19, hspace=0.3)
+    figure.suptitle(_headline(rows, title), fontsize=13, color=_INK, x=0.012, y=1 - 0.12 / height, ha="left", va="top")
     best = _best(rows)
     every = figure.subplots(lines, 3, squeeze=False).flat
     for axes, draw in zip(every, panels, strict=False):
