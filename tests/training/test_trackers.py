@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from etnet.cli.main import main
 from etnet.errors import EnvironmentFault
 from etnet.training import trackers
-from etnet.training.trackers import PATIENCE, MlflowTracker, Tracker, WandbTracker, open_trackers
+from etnet.training.trackers import PATIENCE, TRACKERS, MlflowTracker, Tracker, WandbTracker, open_trackers
 from helpers.runs import TINY, StopAfter, tiny_recipe, tiny_run, write_disc_folder
 
 
@@ -173,16 +174,16 @@ def test_wandb_itself_takes_an_offline_run_and_its_continuation(
     for name, value in {"MODE": "offline", "ERROR_REPORTING": "false", "SILENT": "true"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     told: list[str] = []
-    for epochs in (range(1, 4), range(3, 6)):
+    for epochs in (range(1, 4), range(3, 8)):
         follow(WandbTracker(tmp_path, tiny_recipe(), tell=told.append), epochs)
     assert told == []
     note = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
-    assert note["epoch"] == 5
+    assert note["epoch"] == 7
     first, second = sorted(tmp_path.glob(f"wandb/offline-run-*/run-{note['id']}.wandb"))
-    # Records are kept as they are sent: the values of epochs 3 and 5 stand in one file each.
-    third, fifth = (repr(1 / epoch).encode()[:8] for epoch in (3, 5.0))
+    # Records are kept as they are sent: the values of epochs 3 and 7 stand in one file each.
+    third, seventh = (repr(1 / epoch).encode()[:8] for epoch in (3, 7))
     assert (third in first.read_bytes(), third in second.read_bytes()) == (True, False)
-    assert (fifth in first.read_bytes(), fifth in second.read_bytes()) == (False, True)
+    assert (seventh in first.read_bytes(), seventh in second.read_bytes()) == (False, True)
 
 
 @pytest.fixture
@@ -238,6 +239,12 @@ def test_an_mlflow_server_that_is_away_costs_a_warning(
     follow(MlflowTracker(tmp_path, tiny_recipe(), tell=told.append), range(1, 3))
     (sentence,) = told
     assert sentence.startswith("Warning: MLflow does not take the metrics (")
+
+
+def test_the_command_offers_every_tracker_and_each_has_an_extra() -> None:
+    (option,) = (option for option in main.get_command(None, "train").params if option.name == "track")
+    assert list(option.type.choices) == list(TRACKERS)
+    assert set(TRACKERS) <= set(metadata("etnet").get_all("Provides-Extra"))
 
 
 def test_track_reaches_the_tracker_and_an_unknown_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
