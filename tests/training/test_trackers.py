@@ -170,12 +170,14 @@ def test_wandb_records_offline_where_nobody_is_logged_in(tmp_path: Path, monkeyp
 def test_wandb_itself_takes_an_offline_run_and_its_continuation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     for name, value in {"MODE": "offline", "ERROR_REPORTING": "false", "SILENT": "true"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     told: list[str] = []
     for epochs in (range(1, 4), range(3, 8)):
         follow(WandbTracker(tmp_path, tiny_recipe(), tell=told.append), epochs)
+    # Its own process writes the files; this waits for it to end.
+    wandb.teardown()
     assert told == []
     note = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     assert note["epoch"] == 7
