@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from etnet.errors import UsageError
+from helpers.benchmarks import BENCHMARKS, load_benchmark
 from helpers.reproduce import write_drive_of_discs
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ablate_drive.py"
+SCRIPT = BENCHMARKS / "ablate_drive.py"
 TINY = (
     *("data.crop_size=32", "data.workers=0", "model.encoder=test_resnet", "model.decoder_channels=16"),
     *("model.edge_channels=8", "training.batch_size=2", "training.precision=float32", "training.save_every=1"),
@@ -23,13 +21,7 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def ablation():
-    spec = importlib.util.spec_from_file_location("ablate_drive", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up by name.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_benchmark("ablate_drive")
 
 
 def options_of(ablation, *words: str):

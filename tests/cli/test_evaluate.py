@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
-from etnet.config.load import dump_recipe
+from etnet.config.load import dump_recipe, recipe_from_values
 from etnet.inference.bundle import write_bundle
 from etnet.inference.localize import LocalizationRule
 from etnet.inference.predictor import Predictor
@@ -74,6 +74,36 @@ def test_scores_tables_and_pictures_are_written(here, model):
         assert [row["image"] for row in csv.DictReader(stream)] == ["0", "1"]
     pictures = sorted(path.name[:7] for path in (here / "runs/evaluate/first/overlays").iterdir())
     assert pictures == ["best_1_", "worst_1"]
+
+
+def test_the_masks_scored_are_those_that_the_options_ask_for(here, model):
+    plain, averaged, emptied = (
+        json.loads(evaluate(model, "--data", "data", "--json", *options).stdout)
+        for options in ((), ("--tta", "flips", "--tile", "auto"), ("--min-area", "vessel=1000"))
+    )
+    assert (plain["prediction"]["tile"], plain["prediction"]["tta"]) == ("off", None)
+    assert (averaged["prediction"]["tile"], averaged["prediction"]["tta"]) == ("auto", "flips")
+    # A network that looks at single pixels sees nothing new in mirror images.
+    assert averaged["regions"] == plain["regions"]
+    masks = [np.asarray(Image.open(path)) for path in (here / "data/test/masks").iterdir()]
+    without_vessels = np.mean(np.stack(masks) != 1)
+    assert emptied["regions"]["whole_image"]["pooled"]["accuracy"] == pytest.approx(without_vessels)
+
+
+def test_the_rules_of_the_recipe_are_scored_when_they_are_asked_for(here, model, monkeypatch):
+    rules = {"structures": {"vessel": {"min_area": 1000}}}
+    recipe = recipe_from_values(small_recipe().model_dump() | {"postprocess": rules}, "test recipe")
+    write_header_only(here / "runs/train/first/weights/best.safetensors", recipe)
+    contract = recipe.contract()
+    monkeypatch.setattr(Predictor, "load", lambda path, **_: Predictor(PixelBackend(), contract))
+    sensitivities = [
+        json.loads(evaluate(model, "--data", "data", "--json", *options).stdout)["regions"]["whole_image"]["pooled"][
+            "classes"
+        ]["vessel"]["sensitivity"]
+        for options in ((), ("--postprocess",))
+    ]
+    assert sensitivities[0] > 0.9
+    assert sensitivities[1] == 0
 
 
 def test_the_table_shows_pooled_and_mean_scores_in_80_columns(here, model):

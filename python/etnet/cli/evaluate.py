@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 
 from etnet.cli.console import closing_lines, counted, infer_or_bundle, note, output, progress_bar, warn
+from etnet.cli.refinement_options import RefinementChoice, refinement_options, settings
 
 if TYPE_CHECKING:
     from etnet.config.schema import Recipe
     from etnet.data.dataset import SegmentationDataset
     from etnet.inference.evaluate_regions import RegionEvaluation
-    from etnet.inference.predictor import ImagePredictor
+    from etnet.inference.predictor import ImagePredictor, Predictor
+    from etnet.inference.two_stage import TwoStagePredictor
     from etnet.manifest import WeightsInfo
     from etnet.metrics.report import EvaluationReport
     from etnet.types import Contract
@@ -47,6 +49,7 @@ Split = Literal["train", "validation", "test", "all"]
     help=f"Folder for results [default: {RUNS}/RUN].",
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to run.")
+@refinement_options(by_default=False)
 @click.option("--overwrite", is_flag=True, help="Write into an --output folder that is not empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json to stdout, and nothing else there.")
 def command(
@@ -58,11 +61,13 @@ def command(
     device: str,
     overwrite: bool,
     as_json: bool,
+    choice: RefinementChoice,
 ) -> None:
     """Score MODEL (a run directory, weights file or bundle) against the ground truth of a data set.
 
     \b
     etnet evaluate runs/train/drive --data DRIVE/
+    etnet evaluate runs/train/drive --data DRIVE/ --tta flips
 
     Each image is scored at its own size. "Pooled" counts the pixels of all images together; "image mean" scores every
     image and averages; both have 95 % bootstrap intervals over images. Data sets with a field of view are scored over
@@ -72,8 +77,11 @@ def command(
     A network that segments a region of interest is scored around the true centres. A bundle is scored around the
     centres that it finds, with its localization error, and around the true ones; images in which it finds none count
     as background and are listed.
+
+    Scored are the masks of the network alone. With --tile auto --postprocess they are those that etnet infer writes.
     """
     from etnet.data.datasets import open_dataset
+    from etnet.inference.refinement import refine
     from etnet.output import check_output_folder, create_output_folder, json_text, write_json
 
     subject = _open_subject(model, recipe_source)
@@ -86,14 +94,17 @@ def command(
             _require_held_out(dataset.ids, info)
         for path in subject.untold:
             warn(f"{path} does not say what it was trained on; the held-out images may be among it")
-    predictor = subject.load(device)
+    network = subject.load(device)
+    refinement = choice.refinement(network.contract, batch_size=1)
+    predictor = refine(network, refinement)
     if split in ("train", "all"):
         warn(f"--split {split} scores images that the network may have been trained on")
     images = f"{counted(len(dataset), 'image')} of {data} ({split})"
     note(f"Scoring {images} with {subject.path} on {predictor.runs_on}{_which_centers(predictor)}")
     evaluation = _score(predictor, dataset, recipe)
     target = create_output_folder(output_folder, parent=RUNS, name=subject.name)
-    metrics = _metrics(evaluation, subject, data=data, split=split, ran_on=predictor.runs_on)
+    scored = {"root": str(data), "dataset": recipe.data.dataset, "split": split}
+    metrics = _metrics(evaluation, subject, data=scored, prediction=settings(refinement), ran_on=predictor.runs_on)
     write_json(target / "metrics.json", metrics)
     _write_tables(evaluation, target)
     _draw_extremes(evaluation, predictor, dataset, target / "overlays", recipe.data.ignore_index)
@@ -126,7 +137,7 @@ class _Subject:
     described: dict[str, Any]
     untold: tuple[Path, ...] = ()
 
-    def load(self, device: str) -> ImagePredictor:
+    def load(self, device: str) -> Predictor | TwoStagePredictor:
         from etnet.inference.predictor import Predictor
         from etnet.inference.two_stage import TwoStagePredictor
 
@@ -289,14 +300,20 @@ def _require_held_out(ids: Sequence[str], info: WeightsInfo) -> None:
 
 
 def _metrics(
-    evaluation: EvaluationReport | RegionEvaluation, subject: _Subject, *, data: Path, split: str, ran_on: str
+    evaluation: EvaluationReport | RegionEvaluation,
+    subject: _Subject,
+    *,
+    data: dict[str, str],
+    prediction: dict[str, Any],
+    ran_on: str,
 ) -> dict[str, Any]:
     from etnet import __version__
 
     return {
         "etnet_version": __version__,
         "model": subject.described,
-        "data": {"root": str(data), "dataset": subject.recipe.data.dataset, "split": split},
+        "data": data,
+        "prediction": prediction,
         "ran_on": ran_on,
         **evaluation.to_dict(),
     }

@@ -66,7 +66,7 @@ RUNS = Path("runs/infer")
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="Processor threads [default: the backend's choice]."
 )
-@refinement_options
+@refinement_options(by_default=True)
 @folder_options
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json to stdout, and nothing else there.")
 def command(

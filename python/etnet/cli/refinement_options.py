@@ -1,11 +1,11 @@
-"""The options of `etnet infer` for what is done around the network: tiles, mirror images, masks afterwards."""
+"""The options of `infer` and `evaluate` for what is done around the network: tiles, mirror images, masks afterwards."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -112,11 +112,11 @@ class CountOfStructure(click.ParamType[tuple[str, int]]):
         return name, int(number)
 
 
-def _options() -> Iterable[Callable[[Callable[..., Any]], Callable[..., Any]]]:
+def _options(*, by_default: bool) -> Iterable[Callable[[Callable[..., Any]], Callable[..., Any]]]:
     yield click.option(
         "--tile",
         type=TileSize(),
-        default="auto",
+        default="auto" if by_default else "off",
         show_default=True,
         metavar="auto|off|PIXELS",
         help="Divide images into tiles of this side; auto does so with large ones in their own resolution.",
@@ -156,13 +156,32 @@ def _options() -> Iterable[Callable[[Callable[..., Any]], Callable[..., Any]]]:
         "--fill-holes", multiple=True, metavar="NAME", help="Fill the holes of a class or group; repeatable."
     )
     yield click.option(
-        "--no-postprocess", is_flag=True, help="Leave out the model's own rules for masks; options still count."
+        "--postprocess/--no-postprocess",
+        "keeps_rules",
+        default=by_default,
+        show_default=True,
+        help="Whether the model's own rules for masks count; those of the options above always do.",
     )
 
 
-def refinement_options(command: Command) -> Command:
-    """Give a command these options; it receives them as `choice`, a `RefinementChoice`."""
+def refinement_options(*, by_default: bool) -> Callable[[Command], Command]:
+    """Give a command these options; it receives them as `choice`, a `RefinementChoice`.
 
+    Args:
+        by_default: Whether large images are tiled and the model's rules for masks applied unless an option says
+            otherwise.
+    """
+
+    def decorate(command: Command) -> Command:
+        decorated: Any = _with_choice(command)
+        for option in reversed(list(_options(by_default=by_default))):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _with_choice(command: Command) -> Command:
     @functools.wraps(command)
     def with_choice(
         *arguments: Any,
@@ -173,14 +192,14 @@ def refinement_options(command: Command) -> Command:
         largest_component: Sequence[tuple[str, int]],
         min_area: Sequence[tuple[str, int]],
         fill_holes: tuple[str, ...],
-        no_postprocess: bool,
+        keeps_rules: bool,
         **others: Any,
     ) -> Any:
         choice = RefinementChoice(
             tile=tile,
             overlap=overlap,
             flips=tta == "flips",
-            keeps_rules=not no_postprocess,
+            keeps_rules=keeps_rules,
             threshold=threshold,
             largest=dict(largest_component),
             min_area=dict(min_area),
@@ -188,7 +207,4 @@ def refinement_options(command: Command) -> Command:
         )
         return command(*arguments, choice=choice, **others)
 
-    decorated: Any = with_choice
-    for option in reversed(list(_options())):
-        decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]
+    return cast(Command, with_choice)
