@@ -78,6 +78,9 @@ def test_a_resumed_run_without_lines_goes_on_from_the_table(damage: str | None, 
     log_of(tmp_path, keep_until_epoch=2).add({"epoch": 3, "loss": 0.125})
     assert [row["loss"] for row in rows_of(tmp_path)] == ["0.5", "0.25", "0.125"]
     assert [line["loss"] for line in lines_of(tmp_path)] == [0.5, 0.25, 0.125]
+    log_of(tmp_path, keep_until_epoch=3).add({"epoch": 4, "iteration": 12345678, "loss": 0.0625})
+    assert [line["epoch"] for line in lines_of(tmp_path)] == [1, 2, 3, 4]
+    assert rows_of(tmp_path)[-1] == {"epoch": "4", "iteration": "12345678", "loss": "0.0625"}
 
 
 def test_a_table_that_is_refused_is_told_once_and_written_later(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ SECONDS_BETWEEN_LINES = 10.0
     help="Also send the metrics to this service; a resumed run goes on there by itself. May be repeated.",
 )
 @click.option(
-    "--resume", is_flag=True, help="Continue the newest run, or the one in --output, from its last checkpoint."
+    "--resume",
+    is_flag=True,
+    help="Continue the newest run, or the one in --output, from its last checkpoint; with --epochs to another length.",
 )
 @click.pass_context
 def command(

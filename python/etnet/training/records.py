@@ -17,6 +17,8 @@ from etnet.training.trackers import tensorboard
 
 Row = dict[str, float]
 
+_WHOLE = ("epoch", "iteration")
+
 
 class MetricsLog:
     """The run's table, one row per epoch, rewritten whole so that it is never half a row.
@@ -71,17 +73,21 @@ class MetricsLog:
 
     def _write_tables(self) -> None:
         columns = list(dict.fromkeys(key for known in self.rows for key in known))
-        shown = ([f"{row[key]:.6g}" if key in row else "" for key in columns] for row in self.rows)
+        shown = ([_digits(row[key]) if key in row else "" for key in columns] for row in self.rows)
         write_csv(self._run / "metrics.csv", columns, shown)
         lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in self.rows)
         write_text(self._run / "metrics.jsonl", "".join(f"{line}\n" for line in lines))
 
 
+def _digits(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
 def _rows_of_jsonl(run: Path) -> list[Row]:
     try:
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-        return [{key: value for key, value in row.items() if isinstance(row["epoch"], int)} for row in rows]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return rows if all(isinstance(row, dict) and "epoch" in row for row in rows) else []
+    except (OSError, ValueError):
         # Not there in runs that older versions began; whoever edited it has the other table.
         return []
 
@@ -91,4 +97,5 @@ def _rows_of_csv(run: Path) -> list[Row]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as stream:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
+    return [{key: int(value) if key in _WHOLE else value for key, value in row.items()} for row in rows]
