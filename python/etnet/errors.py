@@ -5,6 +5,7 @@
     ├── DataError         (3)   missing, unreadable or inconsistent images and masks
     ├── ModelFileError    (3)   a weights file that is damaged, foreign or for other classes
     ├── EnvironmentFault  (4)   missing package, device, network, disk space or native build
+    │   ├── DiskFault     (4)   a file cannot be written: the disk is full, read-only or gone
     │   └── OutOfMemory   (4)   a batch does not fit into the device's memory
     ├── CheckFailed       (5)   a check ran and its floor did not hold, for instance a non-finite loss
     └── SomeFilesFailed   (6)   a folder was processed, some of its files could not be
@@ -45,6 +46,10 @@ class EnvironmentFault(EtnetError):
     """Something outside the user's data is missing: a package, a device, the network, disk space, the native build."""
 
     exit_code = 4
+
+
+class DiskFault(EnvironmentFault):
+    """A file could not be written; the one that was there before is kept, and a later attempt may succeed."""
 
 
 class OutOfMemory(EnvironmentFault):

@@ -14,13 +14,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from etnet.errors import EnvironmentFault, UsageError
+from etnet.errors import DiskFault, UsageError
 
 LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.\d+\.\d+\.part(\.mha)?")
 """Names of the temporary files that a killed process leaves behind."""
 
 _COUNTER = itertools.count()
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove the temporary files that killed processes left in these folders; call it where no other process writes.
+
+    Raises:
+        DiskFault: The disk refuses.
+    """
+    for folder in folders:
+        with disk_faults(folder):
+            for path in folder.glob(".*.part*"):
+                if LEFTOVER.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
 
 def check_output_folder(folder: Path, *, overwrite: bool) -> None:
@@ -43,7 +56,7 @@ def create_output_folder(explicit: Path | None, *, parent: Path, name: str) -> P
     """Create the folder for results: the user's own, or the first free one of `name`, `name-2`, `name-3` in `parent`.
 
     Raises:
-        EnvironmentFault: The folder cannot be created.
+        DiskFault: The folder cannot be created.
     """
     with disk_faults(explicit or parent):
         if explicit is not None:
@@ -86,16 +99,14 @@ def disk_faults(path: Path) -> Iterator[None]:
     """Turn an error of the file system inside the block into one sentence.
 
     Raises:
-        EnvironmentFault: The disk is full, read-only, or refuses for another reason.
+        DiskFault: The disk is full, read-only, or refuses for another reason.
     """
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
         remedy = "free some space there" if error.errno in _FULL else "check that it may be written"
-        raise EnvironmentFault(
-            f"{path}: could not be written ({reason}); {remedy} or name another output folder"
-        ) from error
+        raise DiskFault(f"{path}: could not be written ({reason}); {remedy} or name another output folder") from error
 
 
 @contextmanager
@@ -103,7 +114,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends well, so that no reader sees half a file.
 
     Raises:
-        EnvironmentFault: The disk refuses; the former file stays and the temporary one is removed.
+        DiskFault: The disk refuses; the former file stays and the temporary one is removed.
     """
     # Of one length for all names, and of its own for every process, thread and file.
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
@@ -120,7 +131,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old file or the whole new one.
 
     Raises:
-        EnvironmentFault: The disk refuses.
+        DiskFault: The disk refuses.
     """
     with replacing(path) as partial:
         partial.write_bytes(content)
@@ -145,7 +156,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     """Write a comma-separated table with one header line; rows are written as they come.
 
     Raises:
-        EnvironmentFault: The disk refuses.
+        DiskFault: The disk refuses.
     """
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")

@@ -1,96 +1,43 @@
-import csv
-from pathlib import Path
+from __future__ import annotations
 
 import pytest
 
-from etnet.data.io import read_image
-from etnet.errors import CheckFailed, EnvironmentFault
-from etnet.training import tracking
-from etnet.training.tracking import MetricsLog, draw_curves
+from etnet.training.tracking import Observers, SilentObserver
 
 
-def rows_of(run: Path) -> list[dict[str, str]]:
-    with (run / "metrics.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
+class Recorder(SilentObserver):
+    def __init__(self, name: str, calls: list[tuple[str, object]]) -> None:
+        self.name, self.calls = name, calls
+
+    def on_message(self, text: str) -> None:
+        self.calls.append((self.name, text))
+
+    def on_start(self, **facts: int) -> None:
+        self.calls.append((self.name, facts))
+
+    def on_step(self, **facts: float) -> None:
+        self.calls.append((self.name, facts))
+
+    def on_epoch(self, row: object) -> None:
+        self.calls.append((self.name, row))
 
 
-def test_columns_that_appear_later_leave_earlier_rows_empty(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path, keep_until_epoch=0)
-    log.add({"epoch": 1, "loss": 0.5})
-    log.add({"epoch": 2, "loss": 0.25, "validation_accuracy": 0.75})
-    log.close()
-    assert rows_of(tmp_path) == [
-        {"epoch": "1", "loss": "0.5", "validation_accuracy": ""},
-        {"epoch": "2", "loss": "0.25", "validation_accuracy": "0.75"},
-    ]
+def test_several_observers_are_told_everything_in_their_order() -> None:
+    calls: list[tuple[str, object]] = []
+    both = Observers(Recorder("first", calls), Recorder("second", calls))
+    step = {"iteration": 1, "loss": 0.5, "learning_rate": 0.1, "images_per_second": 2.0}
+    both.on_message("begin")
+    both.on_start(done=0, total=3)
+    both.on_step(**step)
+    both.on_epoch({"epoch": 1})
+    told = ["begin", {"done": 0, "total": 3}, step, {"epoch": 1}]
+    assert calls == [(name, what) for what in told for name in ("first", "second")]
 
 
-def test_a_resumed_run_drops_the_rows_it_writes_again(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path, keep_until_epoch=0)
-    for epoch in (1, 2, 3):
-        log.add({"epoch": epoch, "loss": 1 / epoch})
-    log = MetricsLog(tmp_path, keep_until_epoch=2)
-    log.add({"epoch": 3, "loss": 0.125})
-    assert [row["loss"] for row in rows_of(tmp_path)] == ["1", "0.5", "0.125"]
+def test_a_mistake_in_an_observer_is_not_swallowed() -> None:
+    class Wrong(SilentObserver):
+        def on_epoch(self, row: object) -> None:
+            raise KeyError("dice")
 
-
-def test_a_new_run_does_not_continue_an_old_table(tmp_path: Path) -> None:
-    MetricsLog(tmp_path, keep_until_epoch=0).add({"epoch": 1, "loss": 1.0})
-    log = MetricsLog(tmp_path, keep_until_epoch=0)
-    assert log.rows == []
-
-
-def test_curves_differ_with_and_without_validation(tmp_path: Path) -> None:
-    rows = [{"epoch": e, "loss": 1 / e, "seg_loss": 1 / e, "edge_loss": 2 / e} for e in (1.0, 2.0, 3.0)]
-    draw_curves(rows, tmp_path / "plain.png")
-    draw_curves([{**row, "validation_accuracy": 0.9} for row in rows], tmp_path / "validated.png")
-    plain, validated = read_image(tmp_path / "plain.png"), read_image(tmp_path / "validated.png")
-    assert plain.shape == validated.shape
-    assert (plain != validated).any()
-
-
-def test_an_unwritable_table_is_one_sentence(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path, keep_until_epoch=0)
-    (tmp_path / "metrics.csv").mkdir()
-    with pytest.raises(EnvironmentFault, match=r"metrics\.csv"):
-        log.add({"epoch": 1, "loss": 1.0})
-
-
-def test_curves_of_a_run_that_fails_are_drawn_and_its_error_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckFailed, match="not finite"), MetricsLog(tmp_path, keep_until_epoch=0) as log:
-        log.add({"epoch": 1, "loss": 0.5})
-        raise CheckFailed("the loss is not finite")
-    assert read_image(tmp_path / "curves.png").std() > 0
-
-
-def test_curves_that_cannot_be_drawn_do_not_hide_why_the_run_failed(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    with pytest.raises(CheckFailed, match="not finite"), MetricsLog(run, keep_until_epoch=0) as log:
-        log.add({"epoch": 1, "loss": 0.5})
-        (run / "curves.png").mkdir()
-        raise CheckFailed("the loss is not finite")
-    with pytest.raises(EnvironmentFault, match=r"curves\.png"), MetricsLog(run, keep_until_epoch=1):
-        pass
-
-
-def test_tensorboard_is_closed_even_when_the_curves_cannot_be_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Board:
-        closed = False
-
-        def add_scalar(self, *_: object) -> None:
-            pass
-
-        def close(self) -> None:
-            self.closed = True
-
-    board = Board()
-    monkeypatch.setattr(tracking, "_tensorboard", lambda run: board)
-    log = MetricsLog(tmp_path, keep_until_epoch=0)
-    log.add({"epoch": 1, "loss": 0.5})
-    (tmp_path / "curves.png").mkdir()
-    with pytest.raises(EnvironmentFault):
-        log.close()
-    assert board.closed
+    with pytest.raises(KeyError, match="dice"):
+        Observers(SilentObserver(), Wrong()).on_epoch({})

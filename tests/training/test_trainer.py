@@ -47,7 +47,7 @@ def test_a_run_leaves_everything_about_itself(discs: Path, tmp_path: Path) -> No
         "environment.json",
         "split.json",
         "metrics.csv",
-        "curves.png",
+        "results.png",
         "training_samples.png",
     }
     assert not [name for name in names if name.endswith(".part")]
@@ -55,7 +55,7 @@ def test_a_run_leaves_everything_about_itself(discs: Path, tmp_path: Path) -> No
     split = json.loads((run / "split.json").read_text())
     assert (len(split["training"]), len(split["validation"])) == (6, 2)
     assert not set(split["training"]) & set(split["validation"])
-    assert read_image(run / "curves.png").std() > 0
+    assert read_image(run / "results.png").std() > 0
 
 
 def test_training_learns_to_find_the_discs(discs: Path, tmp_path: Path) -> None:

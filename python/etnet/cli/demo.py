@@ -40,7 +40,7 @@ def command(output: Path | None, epochs: int | None, device: str) -> None:
     test_images = data / "test" / "images"
     _run("infer", test_images, "--model", run, "--output", predictions, "--overlay", "--device", device)
     note("Pictures to look at:")
-    for picture in (run / "training_samples.png", run / "curves.png", scores / "overlays", predictions / "overlays"):
+    for picture in (run / "training_samples.png", run / "results.png", scores / "overlays", predictions / "overlays"):
         note(f"  {picture}")
     closing_lines(folder, "etnet train --recipe folder --data my_folder/   (with images/ and masks/)")
 

@@ -73,7 +73,15 @@ SECONDS_BETWEEN_LINES = 10.0
     help="Any recipe key, for instance --set model.encoder=resnet18. May be repeated.",
 )
 @click.option(
-    "--resume", is_flag=True, help="Continue the newest run, or the one in --output, from its last checkpoint."
+    "--track",
+    multiple=True,
+    type=click.Choice(["wandb", "mlflow"]),
+    help="Also send the metrics to this service; a resumed run goes on there by itself. May be repeated.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the newest run, or the one in --output, from its last checkpoint; with --epochs to another length.",
 )
 @click.option(
     "--profile",
@@ -102,6 +110,7 @@ def command(
     deterministic: bool,
     device: str,
     overrides: tuple[str, ...],
+    track: tuple[str, ...],
     resume: bool,
     profile: bool,
     find_lr: bool,
@@ -150,6 +159,7 @@ def command(
         run=run,
         output=output,
         device=device,
+        track=track,
         go_on=not resume and (resume_or_start or restarts() > 0),
     )
     if result is not None:
@@ -227,7 +237,14 @@ def _differences(one: Recipe, other: Recipe) -> list[str]:
 
 
 def _train(
-    recipe: Recipe, *, root: Path, run: Path | None, output: Path | None, device: str, go_on: bool
+    recipe: Recipe,
+    *,
+    root: Path,
+    run: Path | None,
+    output: Path | None,
+    device: str,
+    track: Sequence[str],
+    go_on: bool,
 ) -> TrainingResult | None:
     """Train; of several processes that train together only the main one returns how it ended.
 
@@ -237,18 +254,21 @@ def _train(
         run: The run to resume; None for a new one.
         output: Folder of a new run, where one was named.
         device: As the user wrote it.
+        track: Services that are sent the metrics.
         go_on: Whether a new run gives way to one that the same command has begun before.
     """
     from etnet.inference.backends.torch_backend import resolve_device
     from etnet.training.determinism import fix_workspace
     from etnet.training.distributed import joined_processes
     from etnet.training.run_folder import fresh_run_folder
-    from etnet.training.tracking import SilentObserver
+    from etnet.training.trackers import open_trackers, require_trackers
+    from etnet.training.tracking import Observer, Observers, SilentObserver
     from etnet.training.trainer import train
 
     if recipe.training.deterministic:
         fix_workspace()  # before the processes that train together start CUDA
     target, resume = resolve_device(device), run is not None
+    require_trackers(track)
     with joined_processes() as group, ExitStack() as stack:
         if run is None and group.is_main:
             run = _begun_run(output, recipe) if go_on else None
@@ -257,7 +277,11 @@ def _train(
         folder, resume = group.agree_on((run, resume))
         if folder is None:
             raise AssertionError("the main process names the folder")
-        observer = stack.enter_context(TrainingDisplay()) if group.is_main else SilentObserver()
+        observer: Observer = SilentObserver()
+        if group.is_main:
+            display = stack.enter_context(TrainingDisplay())
+            trackers = open_trackers(track, run=folder, recipe=recipe, tell=display.on_message)
+            observer = Observers(display, *(stack.enter_context(tracker) for tracker in trackers))
         result = train(recipe, data_root=root, run=folder, device=target, observer=observer, resume=resume, group=group)
         return result if group.is_main else None
 

@@ -33,6 +33,8 @@ PURPOSES = {
     "train": "etnet train, and prediction with PyTorch",
     "baselines": "networks to compare with (model.name=unet and others)",
     "tensorboard": "training curves in TensorBoard",
+    "wandb": "etnet train --track wandb",
+    "mlflow": "etnet train --track mlflow",
     "medical": "DICOM files, NIfTI and MetaImage volumes",
     "ray": "etnet infer --ray on several machines",
     "openvino": "exported networks on Intel and AMD processors",

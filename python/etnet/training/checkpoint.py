@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from etnet.errors import EnvironmentFault, ModelFileError
+from etnet.errors import DiskFault, ModelFileError
 from etnet.manifest import TRAINING_PREFIX
 from etnet.output import replacing
 
@@ -33,14 +33,16 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     """Write tensors and header to `path` so that the old file stays until the new one is complete.
 
     Raises:
-        EnvironmentFault: The file cannot be written, for instance because the disk is full; the old one is untouched.
+        DiskFault: The file cannot be written, for instance because the disk is full; the old one is untouched.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as partial:
         try:
             save_file(plain, partial, dict(header))
         except SafetensorError as error:
-            raise EnvironmentFault(f"{path}: cannot be written ({error}); the previous file was kept") from error
+            raise DiskFault(
+                f"{path}: could not be written ({error}); the previous file was kept, free some space there"
+            ) from error
         # safetensors makes files that only their owner can read; a model is for everyone whom the folder admits.
         partial.chmod(0o644)
         with partial.open("rb+") as stream:

@@ -17,7 +17,7 @@ from etnet.config.load import dump_recipe
 from etnet.config.schema import Recipe
 from etnet.environment.versions import versions
 from etnet.errors import UsageError
-from etnet.output import create_output_folder, disk_faults, write_json, write_text
+from etnet.output import create_output_folder, disk_faults, remove_leftovers, write_json, write_text
 from etnet.training.launch import launch_name
 
 RUNS = Path("runs/train")
@@ -59,6 +59,8 @@ def fresh_run_folder(output: Path | None, name: str, *, root: Path = RUNS) -> It
 def exclusive(run: Path) -> Iterator[None]:
     """Hold the run folder for this process; the lock goes with the process, however it ends.
 
+    Temporary files of an earlier process that was killed while it wrote are removed.
+
     Raises:
         UsageError: Another process trains in this folder.
     """
@@ -68,6 +70,8 @@ def exclusive(run: Path) -> Iterator[None]:
     except Timeout:
         raise UsageError(f"{run}: another etnet train is writing here; wait for it or name another --output") from None
     try:
+        # Whoever wrote these was killed, as the lock is ours.
+        remove_leftovers(run, run / "weights")
         yield
     finally:
         lock.release()
@@ -105,9 +109,18 @@ def write_run_description(
         split["fold"] = {"held_out": recipe.data.fold, "seed": recipe.training.seed, "cut_by": unit}
     with disk_faults(run):
         (run / "weights").mkdir(exist_ok=True)
-    write_text(run / "recipe.yaml", dump_recipe(recipe))
+    write_recipe(run, recipe)
     write_json(run / "environment.json", environment())
     write_json(run / "split.json", split)
+
+
+def write_recipe(run: Path, recipe: Recipe) -> None:
+    """Write `recipe.yaml`; a run that is continued with other epochs or workers writes it again.
+
+    Raises:
+        EnvironmentFault: The file cannot be written.
+    """
+    write_text(run / "recipe.yaml", dump_recipe(recipe))
 
 
 def environment() -> dict[str, object]:

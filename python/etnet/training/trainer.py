@@ -17,30 +17,38 @@ from typing import Any
 import torch
 
 from etnet.config.schema import Recipe
-from etnet.data.dataset import PairedFiles, SegmentationDataset
 from etnet.data.datasets import open_training_splits
 from etnet.data.image_statistics import measure_training_range
 from etnet.data.io import write_png
 from etnet.data.loader import Batch, TrainingLoader, build_training_loader
 from etnet.data.preview import training_preview
-from etnet.data.roi import no_center, true_center
+from etnet.data.roi import true_center
 from etnet.data.sample_cache import removed_at_the_end
-from etnet.errors import CheckFailed, DataError
-from etnet.manifest import WeightsInfo, encode_header, read_weights_info
+from etnet.errors import DataError, DiskFault
+from etnet.manifest import encode_header, read_weights_info
 from etnet.models import SegmentationNetwork, build_model, load_encoder_weights
+from etnet.training.announcement import what_is_trained
 from etnet.training.averaging import WeightAverage
 from etnet.training.checkpoint import restore_training, save_weights, training_tensors
 from etnet.training.determinism import reproducible
+from etnet.training.disk_refusals import DiskRefusals
 from etnet.training.distributed import ALONE, ProcessGroup, synchronize_batch_norm
 from etnet.training.interruption import StopRequest, catch_stop_signals
 from etnet.training.nonfinite import keep_for_inspection
 from etnet.training.optimizer import build_optimizer
 from etnet.training.progress import Progress
-from etnet.training.run_folder import CACHE, exclusive, write_run_description
+from etnet.training.records import MetricsLog
+from etnet.training.requirements import (
+    require_epochs_left,
+    require_finite_weights,
+    require_same_images,
+    require_structures,
+)
+from etnet.training.run_folder import CACHE, exclusive, write_recipe, write_run_description
 from etnet.training.schedule import poly_learning_rate, scheduled_alpha, total_iterations
 from etnet.training.stages import stage
 from etnet.training.step import NotFinite, Stepper
-from etnet.training.tracking import MetricsLog, Observer
+from etnet.training.tracking import Observer
 from etnet.training.validation import validate
 from etnet.types import TrainingRange
 
@@ -89,7 +97,8 @@ def train(
         device: Where to train.
         observer: Told about progress.
         resume: Continue from `weights/last.safetensors`; on a CPU the result equals that of an uninterrupted run
-            bit for bit, for the same number of threads.
+            bit for bit, for the same number of threads. With other `training.epochs` than before, the schedules of
+            the learning rate and of alpha go on from the same iteration as those of a run of the new length.
         group: The processes that train together; each calls this function with the same arguments.
 
     Returns:
@@ -136,7 +145,7 @@ class TrainingRun:
                 f"{data_root}: no images are left to train on; lower data.validation_fraction or add images"
             )
         if recipe.data.roi is not None:
-            _require_structures(self.training_set, ignore_index=recipe.data.ignore_index)
+            require_structures(self.training_set, ignore_index=recipe.data.ignore_index)
         self.batch_size = recipe.training.batch_size
         self.total = total_iterations(
             num_images=len(self.training_set), epochs=recipe.training.epochs, batch_size=self.batch_size
@@ -159,6 +168,7 @@ class TrainingRun:
         )
         self.progress, self.start = Progress(), 0
         self.training_range: TrainingRange | None = None
+        self.refusals = DiskRefusals(observer.on_message)
 
     @property
     def last(self) -> Path:
@@ -172,7 +182,10 @@ class TrainingRun:
         if not self.group.is_main:
             return
         self.training_range = measure_training_range(self.training_set)
-        for sentence in (*self._what_is_trained(), report.summary()):
+        about = what_is_trained(
+            self.recipe, self.training_set, held_out=len(self.validation_set), device=self.device, run=self.run
+        )
+        for sentence in (*about, report.summary()):
             self.observer.on_message(sentence)
         write_run_description(
             self.run,
@@ -182,22 +195,8 @@ class TrainingRun:
             validation_ids=self.validation_set.ids,
             by_patient=bool(self.training_set.patients),
         )
-        write_png(self.run / "training_samples.png", training_preview(self.training_set, self.recipe))
-
-    def _what_is_trained(self) -> Iterator[str]:
-        model = self.recipe.model
-        what = f"{model.name} with {model.encoder}" if model.traits.has_encoder else model.name
-        yield f"Training {what} on {self.device} into {self.run}"
-        count, fold = len(self.training_set), self.recipe.data.fold
-        held = "held out" if fold is None else f"held out as fold {fold}"
-        yield f"{count} training {'image' if count == 1 else 'images'}, {len(self.validation_set)} {held}"
-        names = self.recipe.data.class_names
-        absent = [name for index, name in enumerate(names) if index not in self.training_set.classes_present]
-        if absent:
-            yield (
-                f"Warning: no training mask holds {', '.join(absent)}, so the network will not learn that; "
-                "see data.class_names and data.mask_values"
-            )
+        picture = training_preview(self.training_set, self.recipe)
+        self.refusals.attempt("preview", lambda: write_png(self.run / "training_samples.png", picture))
 
     def restore(self) -> None:
         """Take up the run where `last` left it."""
@@ -205,7 +204,7 @@ class TrainingRun:
         average = None if self.average is None else self.average.network
         restore_training(self.last, self.network, self.optimizer, average=average)
         state = dict(info.training_state)
-        _require_same_images(info, state.pop("training_ids"), self.training_set)
+        require_same_images(info, state.pop("training_ids"), self.training_set)
         # Empty when the run was started without loss scaling, for instance on a CPU.
         if scaler := state.pop("scaler"):
             self.stepper.scaler.load_state_dict(scaler)
@@ -214,12 +213,18 @@ class TrainingRun:
         if self.training_range is None and self.group.is_main:
             # Begun before the range was stored.
             self.training_range = measure_training_range(self.training_set)
+        require_epochs_left(
+            self.run, done=self.start, total=self.total, recipe=self.recipe, images=len(self.training_set)
+        )
+        if self.group.is_main:
+            self.refusals.attempt("recipe", lambda: write_recipe(self.run, self.recipe))
         self.observer.on_message(f"continuing {self.run} after iteration {self.start} of {self.total}")
 
     def execute(self) -> TrainingResult:
         """Train to the end of the recipe, or to a signal."""
         keep = self._epoch(self.start)
-        records = MetricsLog(self.run, keep_until_epoch=keep) if self.group.is_main else nullcontext()
+        main = self.group.is_main
+        records = MetricsLog(self.run, keep_until_epoch=keep, refusals=self.refusals) if main else nullcontext()
         self.observer.on_start(done=self.start, total=self.total)
         cache = removed_at_the_end(self.run / CACHE) if self.group.is_main else nullcontext()
         with records as log, catch_stop_signals() as stop, cache:
@@ -276,9 +281,7 @@ class TrainingRun:
         with self._bad_batch_kept():
             self._report(began, wait=True)
         if self.start < iteration and self.group.is_main:
-            self._save_last(iteration)
-            if not len(self.validation_set):
-                self._save_best(iteration)
+            self._save_result(iteration)
         self.group.wait()
         return iteration
 
@@ -342,13 +345,16 @@ class TrainingRun:
         log.add(row)
         self.observer.on_epoch(row)
         if _crosses(before, epoch, training.save_every) and not finished:
-            self._save_last(iteration)
+            self.refusals.attempt("last", lambda: self._save_last(iteration))
 
     def _validate(self, epoch: int, iteration: int) -> dict[str, float]:
-        self._require_finite_weights(iteration)
+        require_finite_weights(self.network, iteration, run=self.run)
         scores = validate(self._scored, self.validation_set, recipe=self.recipe, group=self.group)
-        if self.progress.is_best(scores.mean_foreground_dice, epoch=epoch) and self.group.is_main:
-            self._save_best(iteration)
+        former = self.progress.best_score, self.progress.best_epoch
+        is_best = self.progress.is_best(scores.mean_foreground_dice, epoch=epoch)
+        if is_best and self.group.is_main and not self.refusals.attempt("best", lambda: self._save_best(iteration)):
+            # What is remembered as the best is what the file holds: the next score above that is saved.
+            self.progress.best_score, self.progress.best_epoch = former
         return scores.row()
 
     @property
@@ -356,12 +362,25 @@ class TrainingRun:
         """The network that is validated, and that `best` and `last` hold for everything but training."""
         return self.network if self.average is None else self.average.network
 
+    def _save_result(self, iteration: int) -> None:
+        require_finite_weights(self.network, iteration, run=self.run)
+        try:
+            # `last` comes after `best`: it says that nothing is left to do.
+            if not len(self.validation_set):
+                self._save_best(iteration)
+            self._save_last(iteration)
+        except DiskFault as error:
+            raise DiskFault(
+                f"{error}; iteration {iteration} of {self.total} was reached and is lost, etnet train --resume "
+                "continues from what was saved before"
+            ) from error
+
     def _save_last(self, iteration: int) -> None:
         state = {
             **vars(self.progress),
             "scaler": self.stepper.scaler.state_dict(),
         }
-        self._require_finite_weights(iteration)
+        require_finite_weights(self.network, iteration, run=self.run)
         average = None if self.average is None else self.average.network
         tensors = training_tensors(self.network, self.optimizer, average=average)
         save_weights(self.last, tensors, self._header(iteration, state))
@@ -369,16 +388,6 @@ class TrainingRun:
     def _save_best(self, iteration: int) -> None:
         path = self.run / "weights" / "best.safetensors"
         save_weights(path, self._scored.state_dict(), self._header(iteration, {}))
-
-    def _require_finite_weights(self, iteration: int) -> None:
-        """A step may spoil the weights after its own loss was seen to be finite; only the next loss would tell."""
-        spoilt = [name for name, tensor in self.network.state_dict().items() if not tensor.isfinite().all()]
-        if spoilt:
-            raise CheckFailed(
-                f"{self.run}: the weights are not finite after iteration {iteration} ({spoilt[0]} and "
-                f"{len(spoilt) - 1} more), so they were not saved; lower optimizer.base_lr, or set "
-                "optimizer.clip_gradient_norm: 1.0"
-            )
 
     def _header(self, iteration: int, state: Mapping[str, Any]) -> dict[str, str]:
         return encode_header(
@@ -391,22 +400,6 @@ class TrainingRun:
         )
 
 
-def _require_structures(dataset: PairedFiles, *, ignore_index: int | None) -> None:
-    """Refuse images that would end the run when their turn comes: those without a centre for the region of interest."""
-    classes = [{dataset.mask_values[value] for value in values} for values in dataset.values]
-    without = [name for name, found in zip(dataset.ids, classes, strict=True) if found <= {0, ignore_index}]
-    if without:
-        raise no_center(without[0], others=len(without) - 1)
-
-
 def _crosses(before: int, after: int, every: int) -> bool:
     """Whether a multiple of `every` lies in before+1 .. after; a large batch may complete several epochs at once."""
     return after // every > before // every
-
-
-def _require_same_images(info: WeightsInfo, ids: list[str], dataset: SegmentationDataset) -> None:
-    if ids != list(dataset.ids):
-        raise DataError(
-            f"{info.path}: was trained on {len(ids)} images, the data folder now gives {len(dataset.ids)} or others; "
-            "resume with the same --data, or start a new run"
-        )
