@@ -12,8 +12,9 @@ import torch
 
 from etnet.config.load import load_recipe
 from etnet.config.schema import Recipe
+from etnet.training.result import TrainingResult
 from etnet.training.tracking import Observer, SilentObserver
-from etnet.training.trainer import TrainingResult, train
+from etnet.training.trainer import train
 
 TINY = (
     "data.crop_size=32",

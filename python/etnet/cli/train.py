@@ -23,7 +23,7 @@ from etnet.errors import UsageError
 from etnet.training.launch import restarts
 
 if TYPE_CHECKING:
-    from etnet.training.trainer import TrainingResult
+    from etnet.training.result import TrainingResult
     from etnet.types import Contract
 
 RESUMABLE = {

@@ -13,8 +13,9 @@ from etnet.inference.backends.torch_backend import resolve_device
 from etnet.output import create_output_folder, disk_faults, write_json
 from etnet.reproduce.job import Job
 from etnet.reproduce.scoring import score
+from etnet.training.result import TrainingResult
 from etnet.training.tracking import Observer
-from etnet.training.trainer import TrainingResult, train
+from etnet.training.trainer import train
 
 SECONDS_FOR_A_FORMER_PROCESS = 120.0
 """A process whose starter was killed saves its state and ends by itself; a step of a large batch may take a while."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from etnet.training.requirements import (
     require_same_images,
     require_structures,
 )
+from etnet.training.result import TrainingResult
 from etnet.training.run_folder import CACHE, exclusive, write_recipe, write_run_description
 from etnet.training.schedule import poly_learning_rate, scheduled_alpha, total_iterations
 from etnet.training.stages import stage
@@ -51,31 +51,6 @@ from etnet.training.step import NotFinite, Stepper
 from etnet.training.tracking import Observer
 from etnet.training.validation import validate
 from etnet.types import TrainingRange
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a run ended.
-
-    Attributes:
-        run: Run folder.
-        data_root: Folder of the data set.
-        iterations: Optimizer steps done, earlier parts of a resumed run included.
-        total: Steps that the recipe asks for.
-        best_score: Highest mean foreground Dice on the held-out images, None without any.
-        best_epoch: When it was reached.
-        signal_number: The signal that stopped the run early, or None.
-        stopped_early: Whether the run ended before its total because the score rose no more (`training.patience`).
-    """
-
-    run: Path
-    data_root: Path
-    iterations: int
-    total: int
-    best_score: float | None
-    best_epoch: int
-    signal_number: int | None
-    stopped_early: bool
 
 
 def train(
