@@ -126,7 +126,7 @@ class OurTraining:
     def __init__(self, dataset: SegmentationDataset, recipe: Recipe, device: torch.device, workers: int) -> None:
         network = build_model(recipe.model, len(recipe.data.class_names)).to(device)
         network = network.to(memory_format=torch.channels_last).train()
-        optimizer = build_optimizer(network, recipe.optimizer, device)
+        optimizer = build_optimizer(network, recipe.optimizer)
         self.rate = recipe.optimizer.base_lr
         self.stepper = Stepper(network, recipe=recipe, optimizer=optimizer, device=device, group=ALONE, report=print)
         self.batches = iter(

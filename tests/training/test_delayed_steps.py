@@ -21,7 +21,6 @@ from etnet.training import trainer
 from etnet.training.averaging import WeightAverage
 from etnet.training.checkpoint import training_tensors
 from etnet.training.distributed import ALONE
-from etnet.training.optimizer import build_optimizer
 from etnet.training.step import DELAY, NotFinite, Stepper
 from etnet.training.tracking import SilentObserver
 from helpers.runs import tiny_recipe, tiny_run, write_disc_folder
@@ -165,25 +164,21 @@ class Steps(SilentObserver):
 
 
 @pytest.fixture
-def fused_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes whole runs on the CPU use fused Adam and a delay."""
+def delayed_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes whole runs on the CPU read their steps later."""
 
     def set_delay(delay: int) -> None:
-        cuda = torch.device("cuda")
-        monkeypatch.setattr(
-            trainer, "build_optimizer", lambda network, section, _: build_optimizer(network, section, cuda)
-        )
         monkeypatch.setattr(trainer, "Stepper", partial(Stepper, delay=delay))
 
     return set_delay
 
 
 def test_a_run_with_a_delay_tells_saves_and_records_the_same(
-    fused_runs: Callable[[int], None], discs: Path, tmp_path: Path
+    delayed_runs: Callable[[int], None], discs: Path, tmp_path: Path
 ) -> None:
     recipe, told, files = tiny_recipe("training.ema_decay=0.9"), [], []
     for delay in (0, DELAY):
-        fused_runs(delay)
+        delayed_runs(delay)
         observer, run = Steps(), tmp_path / f"delay-{delay}"
         tiny_run(recipe, discs, run, observer=observer)
         told.append(observer.seen)
@@ -202,12 +197,12 @@ def columns_without_speed(path: Path) -> list[list[str]]:
 
 
 def test_a_run_with_a_delay_keeps_the_batch_that_was_not_finite(
-    fused_runs: Callable[[int], None], spoil: Callable[[str, int], None], discs: Path, tmp_path: Path
+    delayed_runs: Callable[[int], None], spoil: Callable[[str, int], None], discs: Path, tmp_path: Path
 ) -> None:
     recipe = tiny_recipe("data.validation_fraction=0", "training.batch_size=1", "training.save_every=50")
     kept = []
     for delay in (0, DELAY):
-        fused_runs(delay)
+        delayed_runs(delay)
         spoil("loss", 3)
         run = tmp_path / f"delay-{delay}"
         with pytest.raises(CheckFailed, match=r"nonfinite/iteration-4\.safetensors"):

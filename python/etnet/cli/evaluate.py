@@ -80,7 +80,6 @@ def command(
 
     Scored are the masks of the network alone. With --tile auto --postprocess they are those that etnet infer writes.
     """
-    from etnet.data.datasets import open_dataset
     from etnet.inference.refinement import refine
     from etnet.output import check_output_folder, create_output_folder, json_text, write_json
 
@@ -88,17 +87,10 @@ def command(
     recipe = subject.recipe
     if output_folder is not None:
         check_output_folder(output_folder, overwrite=overwrite)
-    dataset = open_dataset(recipe.data, data, cast(Split, split), seed=recipe.training.seed)
-    if split == "validation":
-        for info in subject.trained:
-            _require_held_out(dataset.ids, info)
-        for path in subject.untold:
-            warn(f"{path} does not say what it was trained on; the held-out images may be among it")
+    dataset = _open_data(subject, data, cast(Split, split))
     network = subject.load(device)
     refinement = choice.refinement(network.contract, batch_size=1)
     predictor = refine(network, refinement)
-    if split in ("train", "all"):
-        warn(f"--split {split} scores images that the network may have been trained on")
     images = f"{counted(len(dataset), 'image')} of {data} ({split})"
     note(f"Scoring {images} with {subject.path} on {predictor.runs_on}{_which_centers(predictor)}")
     evaluation = _score(predictor, dataset, recipe)
@@ -175,6 +167,21 @@ def _open_bundle(folder: Path, recipe_source: str | None) -> _Subject:
         )
     recipe = _fitting_recipe(recipe_source, bundle.segmenter.path, bundle.contract)
     return _Subject(folder, name, recipe, trained, bundle.to_dict(), untold)
+
+
+def _open_data(subject: _Subject, data: Path, split: Split) -> SegmentationDataset:
+    """The images to score; ends or warns where the network may know them."""
+    from etnet.data.datasets import open_dataset
+
+    dataset = open_dataset(subject.recipe.data, data, split, seed=subject.recipe.training.seed)
+    if split == "validation":
+        for info in subject.trained:
+            _require_held_out(dataset.ids, info)
+        for path in subject.untold:
+            warn(f"{path} does not say what it was trained on; the held-out images may be among it")
+    if split in ("train", "all"):
+        warn(f"--split {split} scores images that the network may have been trained on")
+    return dataset
 
 
 def _which_centers(predictor: ImagePredictor) -> str:

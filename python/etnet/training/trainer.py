@@ -132,7 +132,7 @@ class TrainingRun:
         # A copy of the bare network: the stepper wraps it where processes train together. All keep it: all validate.
         decay = recipe.training.ema_decay
         self.average = None if decay is None else WeightAverage(self.network, decay=decay)
-        self.optimizer = build_optimizer(self.network, recipe.optimizer, device)
+        self.optimizer = build_optimizer(self.network, recipe.optimizer)
         self.stepper = Stepper(
             self.network,
             recipe=recipe,
