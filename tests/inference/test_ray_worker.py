@@ -144,7 +144,7 @@ def test_a_disk_that_refuses_stops_the_run_with_the_name_of_the_machine(setup, t
     (setup.output / "masks").write_text("a file in the place of the folder")
     lines = call(SegmentingActor(setup, Ledger()), items())
     [fault] = [line["fault"] for line in lines if "fault" in line]
-    assert fault[0] == "EnvironmentFault"
+    assert fault[0] == "DiskFault"
     assert f"(on {os.uname().nodename})" in fault[1]
 
 

@@ -85,7 +85,7 @@ def test_a_run_that_fails_leaves_no_files(discs, tmp_path, monkeypatch):
         assert any((run / CACHE).iterdir())
         raise CheckFailed("this step fails")
 
-    monkeypatch.setattr(Stepper, "run", fails)
+    monkeypatch.setattr(Stepper, "submit", fails)
     with pytest.raises(CheckFailed):
         tiny_run(tiny_recipe(*ON_DISK), discs, run)
     assert not (run / CACHE).exists()

@@ -122,7 +122,7 @@ def failing_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(rate)
         result = plain(self, batch, rate, alpha=alpha)
         if len(calls) > count:
-            raise NotFinite("the loss is nan", batch=batch, result=result)
+            raise NotFinite("the loss is nan", batch=batch, result=result, iteration=len(calls))
         return result
 
     monkeypatch.setattr(Stepper, "run", run)

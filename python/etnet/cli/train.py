@@ -143,12 +143,7 @@ def command(
     )
     if resume_or_start and (resume or output is None):
         raise UsageError("--resume-or-start needs the run folder in --output, and is not given with --resume")
-    if resume:
-        run, recipe, stored_root = _run_to_resume(output, recipe_source, overrides)
-        root = data_root or stored_root
-    else:
-        recipe = load_recipe(_required(recipe_source, "--recipe", "drive"), overrides)
-        root, run = _required(data_root, "--data", "FOLDER"), None
+    recipe, root, run = _what_to_train(recipe_source, data_root, output, overrides, resume=resume)
     if probe is not None and recipe_source is not None:
         request = ProbeRequest(recipe, recipe_source, overrides, root, output, device, _folder_name(recipe))
         run_probe(probe, request, TrainingDisplay())
@@ -164,6 +159,17 @@ def command(
     )
     if result is not None:
         _report(ctx, result, recipe.contract())
+
+
+def _what_to_train(
+    recipe_source: str | None, data_root: Path | None, output: Path | None, overrides: Sequence[str], *, resume: bool
+) -> tuple[Recipe, Path, Path | None]:
+    """Recipe, data folder, and the run to resume."""
+    if resume:
+        run, recipe, stored_root = _run_to_resume(output, recipe_source, overrides)
+        return recipe, data_root or stored_root, run
+    recipe = load_recipe(_required(recipe_source, "--recipe", "drive"), overrides)
+    return recipe, _required(data_root, "--data", "FOLDER"), None
 
 
 def _fold_overrides(text: str | None) -> tuple[str, ...]:
