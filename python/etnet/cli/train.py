@@ -148,15 +148,8 @@ def command(
         request = ProbeRequest(recipe, recipe_source, overrides, root, output, device, _folder_name(recipe))
         run_probe(probe, request, TrainingDisplay())
         return
-    result = _train(
-        recipe,
-        root=root,
-        run=run,
-        output=output,
-        device=device,
-        track=track,
-        go_on=not resume and (resume_or_start or restarts() > 0),
-    )
+    go_on = not resume and (resume_or_start or restarts() > 0)
+    result = _train(recipe, root=root, run=run, output=output, device=device, track=track, go_on=go_on)
     if result is not None:
         _report(ctx, result, recipe.contract())
 
