@@ -97,7 +97,7 @@ def test_a_score_that_rises_while_the_disk_is_full_is_no_reason_to_stop_early(
     result = tiny_run(recipe, discs, tmp_path / "run", observer=observer)
     # 0.4 of the fourth epoch is the score that two epochs did not reach, though no file holds its weights.
     assert (result.iterations, result.stopped_early) == (18, True)
-    assert (result.best_score, result.best_epoch) == (0.38, 6)
+    assert (result.best_score, result.best_epoch, result.highest_epoch) == (0.38, 6, 4)
 
 
 def test_a_disk_that_stays_full_ends_in_one_sentence_and_the_run_can_be_continued(

@@ -213,6 +213,7 @@ class TrainingRun:
             total=self.total,
             best_score=self.progress.best_score,
             best_epoch=self.progress.best_epoch,
+            highest_epoch=self.progress.highest_epoch,
             signal_number=signal_number or None,
             stopped_early=self._has_stalled and iteration < self.total,
         )
