@@ -187,3 +187,11 @@ def test_workers_end_with_the_loop_that_used_them(dataset):
     for _ in loader:
         break
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("told", "expected"), [("2", 7), ("", 3)])
+def test_processes_that_train_together_share_the_cores_of_their_machine(monkeypatch, told, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", told)
+    assert resolve_workers("auto", world_size=4) == expected
+    assert resolve_workers("auto") == 8

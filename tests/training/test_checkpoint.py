@@ -1,4 +1,7 @@
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +40,20 @@ def test_network_optimizer_and_random_state_come_back_exactly(tmp_path: Path) ->
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
         assert mine["exp_avg"].stride() == theirs["exp_avg"].stride()
     assert torch.equal(torch.rand(4), expected_random)
+
+
+def test_the_random_generator_on_a_gpu_is_that_of_the_gpu_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnTheSecond(nn.Module):
+        def parameters(self, recurse: bool = True) -> Iterator[Any]:
+            yield SimpleNamespace(device=torch.device("cuda", 1))
+
+    network, optimizer = trained_pair(1)
+    states = {torch.device("cuda", 1): torch.ones(3, dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device="cuda": states[device])
+    assert "training/rng/cuda" not in training_tensors(network, optimizer), "a CPU run does not start CUDA"
+    kept = training_tensors(OnTheSecond(), optimizer)["training/rng/cuda"]
+    assert torch.equal(kept, torch.ones(3, dtype=torch.uint8))
 
 
 def test_the_header_tells_recipe_and_position(tmp_path: Path) -> None:

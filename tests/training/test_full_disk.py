@@ -87,6 +87,19 @@ def test_a_disk_that_is_full_for_some_epochs_is_told_once_for_each_kind_of_file(
     assert read_weights_info(run / "weights/best.safetensors").epoch == 6
 
 
+def test_a_score_that_rises_while_the_disk_is_full_is_no_reason_to_stop_early(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter(map(FixedScores, (0.1, 0.2, 0.3, 0.4, 0.35, 0.38)))
+    monkeypatch.setattr("etnet.training.trainer.validate", lambda *_, **__: next(scores))
+    observer = FullFrom(tmp_path / "run", monkeypatch, first=1, until=5)
+    recipe = tiny_recipe("training.epochs=9", "training.patience=2")
+    result = tiny_run(recipe, discs, tmp_path / "run", observer=observer)
+    # 0.4 of the fourth epoch is the score that two epochs did not reach, though no file holds its weights.
+    assert (result.iterations, result.stopped_early) == (18, True)
+    assert (result.best_score, result.best_epoch, result.highest_epoch) == (0.38, 6, 4)
+
+
 def test_a_disk_that_stays_full_ends_in_one_sentence_and_the_run_can_be_continued(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +120,7 @@ def test_the_picture_of_the_samples_is_no_reason_not_to_train(
     observer = FullFrom(tmp_path / "run", monkeypatch, first=0, until=1)
     tiny_run(tiny_recipe("training.epochs=2"), discs, tmp_path / "run", observer=observer)
     assert "training_samples.png: could not be written" in observer.warnings[0]
+    assert observer.warnings[0].endswith("; the run goes on without it")
     assert read_weights_info(tmp_path / "run/weights/last.safetensors").iteration == 6
 
 

@@ -51,6 +51,13 @@ def test_a_run_stalls_when_so_many_epochs_brought_no_better_score(
     assert stalled == ([] if stop_at is None else [stop_at])
 
 
+def test_what_an_older_version_saved_stalls_as_it_would_have_there() -> None:
+    progress = Progress(best_score=0.5, best_epoch=4, validated_epoch=5)
+    assert not progress.has_stalled(2)
+    assert not progress.is_best(0.4, epoch=6)
+    assert progress.has_stalled(2)
+
+
 @pytest.fixture
 def scripted_scores(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Dice of the validations to come, to be filled by the test."""

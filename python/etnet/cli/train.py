@@ -310,7 +310,7 @@ def _report(ctx: click.Context, result: TrainingResult, contract: Contract) -> N
     if result.stopped_early:
         note(
             f"Stopped early after iteration {result.iterations} of {result.total}: the score on the held-out images "
-            f"has not risen since epoch {result.best_epoch}."
+            f"has not risen since epoch {result.highest_epoch}."
         )
     if result.best_score is not None:
         note(f"Best mean foreground Dice on the held-out images: {result.best_score:.4f}")

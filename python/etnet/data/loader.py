@@ -98,15 +98,15 @@ def _permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng([seed, epoch, 0, 1]).permutation(count)
 
 
-def resolve_workers(workers: int | Literal["auto"]) -> int:
+def resolve_workers(workers: int | Literal["auto"], *, world_size: int = 1) -> int:
     """Number of loader processes; `auto` leaves one core to the training itself, and on two cores starts none.
 
-    Training processes on one machine, which `torchrun` counts in `LOCAL_WORLD_SIZE`, share its cores.
+    Of `world_size` training processes, those on this machine share its cores.
     """
     if workers != "auto":
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores //= local_processes(world_size)
     return 0 if cores <= 2 else min(_MAX_AUTO_WORKERS, cores - 1)
 
 
@@ -141,7 +141,7 @@ def build_training_loader(
     """
     if len(dataset) == 0:
         raise DataError("the training split holds no images; add some or lower data.validation_fraction")
-    processes = resolve_workers(workers)
+    processes = resolve_workers(workers, world_size=world_size)
     place = CachePlace(cache_folder, workers=processes, local_processes=local_processes(world_size))
     cached = CachedDataset.by_recipe(dataset, recipe.data, place)
     source = _AugmentedStream(cached, SampleStream(len(dataset), recipe.training.seed), recipe)

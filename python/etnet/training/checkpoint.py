@@ -65,8 +65,9 @@ def training_tensors(
     for index, moments in optimizer.state_dict()["state"].items():
         tensors.update({f"{_OPTIMIZER}{index}/{name}": value for name, value in moments.items()})
     tensors[_RNG_CPU] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors[_RNG_CUDA] = torch.cuda.get_rng_state()
+    device = next(network.parameters()).device
+    if device.type == "cuda":
+        tensors[_RNG_CUDA] = torch.cuda.get_rng_state(device)
     return tensors
 
 
@@ -97,8 +98,9 @@ def restore_training(
     _load(path, network, trained or saved)
     _restore_optimizer(tensors, optimizer)
     torch.set_rng_state(tensors[_RNG_CPU])
-    if _RNG_CUDA in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors[_RNG_CUDA])
+    device = next(network.parameters()).device
+    if _RNG_CUDA in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors[_RNG_CUDA], device)
 
 
 def _load(path: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -18,12 +18,13 @@ class DiskRefusals:
         self.tell = tell
         self._refused: set[str] = set()
 
-    def attempt(self, kind: str, write: Callable[[], None]) -> bool:
+    def attempt(self, kind: str, write: Callable[[], None], *, again: bool = True) -> bool:
         """Write something that the run can do without for now; whether it was written.
 
         Args:
             kind: What is written, for instance `metrics`.
             write: Writes it, whole or not at all.
+            again: Whether the caller tries again later; otherwise the run has to do without it.
         """
         try:
             write()
@@ -32,6 +33,7 @@ class DiskRefusals:
                 self._refused.add(kind)
                 # What the sentence advises, such as another output folder, is not for a run that is under way.
                 what = str(error).rpartition(";")[0]
-                self.tell(f"Warning: {what}; the run goes on with what was there before and tries again later")
+                how = "with what was there before and tries again later" if again else "without it"
+                self.tell(f"Warning: {what}; the run goes on {how}")
             return False
         return True

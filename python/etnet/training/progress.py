@@ -13,8 +13,10 @@ class Progress:
     """Goes into `last` as JSON and comes back on resume.
 
     Attributes:
-        best_score: Highest mean foreground Dice on the held-out images; None before the first validation.
+        best_score: Mean foreground Dice of `best` on the held-out images; None before there is one.
         best_epoch: When it was reached.
+        highest_score: The highest of all validations, also where the disk refused to take it as `best`.
+        highest_epoch: When it was reached.
         validated_epoch: When the held-out images were scored last.
         sums: Sums of the losses over the steps of the running epoch.
         steps: How many those are.
@@ -23,10 +25,17 @@ class Progress:
 
     best_score: float | None = None
     best_epoch: int = 0
+    highest_score: float | None = None
+    highest_epoch: int = 0
     validated_epoch: int = 0
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LOSS_COLUMNS, 0.0))
     steps: int = 0
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Complete what older versions saved, which knew one of both scores."""
+        if self.highest_score is None:
+            self.highest_score, self.highest_epoch = self.best_score, self.best_epoch
 
     def add(self, result: StepResult, seconds: float) -> None:
         """Count a step into the running epoch."""
@@ -43,8 +52,10 @@ class Progress:
         return means
 
     def is_best(self, score: float, *, epoch: int) -> bool:
-        """Note a score of the held-out images; whether it is above all before."""
+        """Note a score of the held-out images; whether it is above that of `best`."""
         self.validated_epoch = epoch
+        if self.highest_score is None or score > self.highest_score:
+            self.highest_score, self.highest_epoch = score, epoch
         if self.best_score is not None and score <= self.best_score:
             return False
         self.best_score, self.best_epoch = score, epoch
@@ -52,4 +63,4 @@ class Progress:
 
     def has_stalled(self, patience: int | None) -> bool:
         """Whether the last validation was the one to stop at: so many epochs brought no better score."""
-        return patience is not None and self.validated_epoch - self.best_epoch >= patience
+        return patience is not None and self.validated_epoch - self.highest_epoch >= patience

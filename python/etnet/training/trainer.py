@@ -171,7 +171,7 @@ class TrainingRun:
             by_patient=bool(self.training_set.patients),
         )
         picture = training_preview(self.training_set, self.recipe)
-        self.refusals.attempt("preview", lambda: write_png(self.run / "training_samples.png", picture))
+        self.refusals.attempt("preview", lambda: write_png(self.run / "training_samples.png", picture), again=False)
 
     def restore(self) -> None:
         """Take up the run where `last` left it."""
@@ -192,7 +192,7 @@ class TrainingRun:
             self.run, done=self.start, total=self.total, recipe=self.recipe, images=len(self.training_set)
         )
         if self.group.is_main:
-            self.refusals.attempt("recipe", lambda: write_recipe(self.run, self.recipe))
+            self.refusals.attempt("recipe", lambda: write_recipe(self.run, self.recipe), again=False)
         self.observer.on_message(f"continuing {self.run} after iteration {self.start} of {self.total}")
 
     def execute(self) -> TrainingResult:
@@ -213,6 +213,7 @@ class TrainingRun:
             total=self.total,
             best_score=self.progress.best_score,
             best_epoch=self.progress.best_epoch,
+            highest_epoch=self.progress.highest_epoch,
             signal_number=signal_number or None,
             stopped_early=self._has_stalled and iteration < self.total,
         )
