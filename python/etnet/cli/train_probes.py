@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,15 @@ RUNS = {"--profile": Path("runs/profile"), "--find-lr": Path("runs/find-lr")}
 
 
 def chosen_probe(
-    *, profile: bool, find_lr: bool, resume: bool, epochs: int | None, patience: int | None
+    *, profile: bool, find_lr: bool, resume: bool, unusable: Mapping[str, str | int | None]
 ) -> Probe | None:
     """Which short run the options ask for instead of a training.
+
+    Args:
+        profile: Whether `--profile` was given.
+        find_lr: Whether `--find-lr` was given.
+        resume: Whether `--resume` was given.
+        unusable: Values of options that a short run has no use for, True for a flag; None where one was not given.
 
     Raises:
         UsageError: They ask for two, or for what a short run cannot do.
@@ -46,9 +52,10 @@ def chosen_probe(
             f"{probe} is a short run of its own that begins with a recipe; give --recipe and --data and leave --resume "
             "away"
         )
-    for option, value in (("--epochs", epochs), ("--patience", patience)):
+    for option, value in unusable.items():
         if value is not None:
-            raise UsageError(f"{probe} runs a number of steps of its own; leave {option} {value} away")
+            given = option if value is True else f"{option} {value}"
+            raise UsageError(f"{probe} is a short run with steps of its own; leave {given} away")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(f"{probe} looks at one process; start it without torchrun")
     return probe
