@@ -128,7 +128,17 @@ def command(
 
     Ctrl-C saves the run; --resume continues it exactly where it stopped.
     """
-    probe = chosen_probe(profile=profile, find_lr=find_lr, resume=resume, epochs=epochs, patience=patience)
+    probe = chosen_probe(
+        profile=profile,
+        find_lr=find_lr,
+        resume=resume,
+        unusable={
+            "--resume-or-start": resume_or_start or None,
+            "--track": " ".join(track) or None,
+            "--epochs": epochs,
+            "--patience": patience,
+        },
+    )
     shorthand = {
         "training.epochs": epochs,
         "training.batch_size": batch_size,
@@ -280,7 +290,7 @@ def _train(
         observer: Observer = SilentObserver()
         if group.is_main:
             display = stack.enter_context(TrainingDisplay())
-            trackers = open_trackers(track, run=folder, recipe=recipe, tell=display.on_message)
+            trackers = open_trackers(track, run=folder, recipe=recipe, tell=display.on_message, anew=not resume)
             observer = Observers(display, *(stack.enter_context(tracker) for tracker in trackers))
         result = train(recipe, data_root=root, run=folder, device=target, observer=observer, resume=resume, group=group)
         return result if group.is_main else None
