@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import torch
 from bench_ops import public_lovasz_softmax
 from plain_pipeline import PlainDataset, plain_loader
@@ -56,7 +57,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--recipe", default="drive", help="what is trained [default: drive]")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, help="of the processor [default: torch's]")
+    parser.add_argument("--threads", type=int, help="of torch and OpenCV [default: their own]")
     parser.add_argument("--workers", type=int, default=0, help="loader processes of each contestant [default: 0]")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2, help="of each contestant in a round [default: 2]")
@@ -270,6 +271,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options = arguments(words)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+        cv2.setNumThreads(options.threads)
     recipe = load_recipe(options.recipe, ["model.encoder_weights=none", *options.set])
     results = measure(options, recipe)
     data, training = recipe.data, recipe.training

@@ -87,7 +87,7 @@ def kind_of(path: tuple[str, ...]) -> Kind | None:
     for key in reversed(path):
         if key in ("dice", "iou", "accuracy", "sensitivity", "specificity") or key.endswith(("_dice", "_iou")):
             return "score"
-        if key.endswith(("per_s", "per_second")) or key.startswith("speed"):
+        if key.endswith(("per_s", "per_second")) or key.startswith(("speed", "times_")):
             return "higher is better"
         if key in ("milliseconds", "seconds", "overhead", "differing_labels", "extra_ratio"):
             return "lower is better"

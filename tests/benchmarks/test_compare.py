@@ -13,7 +13,7 @@ compare = load_benchmark("compare")
 RESULT = {
     "environment": {"versions": {"torch": "2.14.1"}, "machine": {"memory_bytes": 5}},
     "target": {"sort_ms": 1.0},
-    "sort": {"median_ms": 40.0, "fastest_ms": 1.0, "speedup": 20.0},
+    "sort": {"median_ms": 40.0, "fastest_ms": 1.0, "speedup": 20.0, "times_plain": 1.5},
     "rows": [
         {"name": "torch", "images_per_second": 3.0, "mean_dice": 0.78},
         {"name": "onnxruntime", "images_per_second": 5.0, "mean_dice": 0.78},
@@ -47,7 +47,7 @@ def changed(*keys: str | int, to: float) -> dict:
 def test_equal_results_are_no_regression(files, capsys):
     assert compare.main(files(RESULT, RESULT)) == 0
     printed = capsys.readouterr().out
-    assert "6 figures compared, 0 worse" in printed
+    assert "7 figures compared, 0 worse" in printed
     assert "differs" not in printed
 
 
@@ -60,6 +60,7 @@ def test_equal_results_are_no_regression(files, capsys):
         (("sort", "fastest_ms"), 90.0, False),
         (("sort", "speedup"), 18.3, False),
         (("sort", "speedup"), 18.0, True),
+        (("sort", "times_plain"), 1.2, True),
         (("rows", 1, "images_per_second"), 4.0, True),
         (("rows", 1, "images_per_second"), 0.0, True),
         (("rows", 0, "mean_dice"), 0.776, False),

@@ -83,6 +83,8 @@ def test_a_range_test_without_a_fall_suggests_nothing(discs: Path, monkeypatch: 
         (("--find-lr", "--resume"), "--find-lr is a short run of its own"),
         (("--profile", "--epochs", "3"), "leave --epochs 3 away"),
         (("--find-lr", "--patience", "2"), "leave --patience 2 away"),
+        (("--find-lr", "--resume-or-start", "--output", "runs/x"), "leave --resume-or-start away"),
+        (("--profile", "--track", "mlflow"), "leave --track mlflow away"),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(words: tuple[str, ...], expected: str, discs: Path) -> None:

@@ -219,6 +219,14 @@ def test_auto_takes_a_quarter_of_what_is_free(root, run, monkeypatch):
     assert cache.files.limit_bytes == 1000
 
 
+def test_what_a_killed_run_left_counts_once(root, run, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3200))
+    (run / "cache").mkdir()
+    (run / "cache" / "left.sample").write_bytes(bytes(800))
+    cache = cached(counting(root), folder=run / "cache")
+    assert cache.files.limit_bytes == 1000 - 800
+
+
 RECIPE = Recipe(
     data=DataSection(crop_size=32, validation_fraction=0.0), training=TrainingSection(batch_size=3, seed=11)
 )

@@ -135,6 +135,19 @@ def test_tensorboard_holds_every_epoch_once_also_after_a_resume(tmp_path: Path) 
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1), (2, 2), (3, 30), (4, 40)]
 
 
+def test_tensorboard_holds_no_epoch_of_a_start_that_ended_without_a_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for factor in (1.0, 10.0):
+        with log_of(tmp_path) as log:
+            for epoch in (1, 2):
+                log.add({"epoch": epoch, "loss": factor * epoch})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 10), (2, 20)]
+
+
 def test_a_tensorboard_that_fails_is_told_once_and_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Board(Tracker):
         name, closed = "TensorBoard", False

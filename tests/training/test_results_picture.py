@@ -71,3 +71,11 @@ def test_smoothing_keeps_constants_and_means_and_calms_noise() -> None:
 def test_epochs_without_a_score_are_no_points_of_its_curve() -> None:
     epochs, values = _points([{"epoch": 1}, {"epoch": 2, "a": 0.5}, {"epoch": 3}], "a")
     assert (epochs.tolist(), values.tolist()) == ([2.0], [0.5])
+
+
+def test_names_with_dollar_signs_are_no_formulas(tmp_path: Path) -> None:
+    rows = [
+        {"epoch": 1, "validation_mean_foreground_dice": 0.5, "validation_dice_$\\frac$": 0.4, "validation_dice_b": 0.6}
+    ]
+    draw_results(rows, tmp_path / "results.png", title=r"$\nothing$")
+    assert (tmp_path / "results.png").is_file()

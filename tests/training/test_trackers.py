@@ -268,3 +268,20 @@ def test_track_reaches_the_tracker_and_an_unknown_one_is_named(tmp_path: Path, m
     wrong = CliRunner().invoke(main, [*map(str, words), "--track", "neptune"])
     assert wrong.exit_code == 2
     assert "neptune" in wrong.stderr
+
+
+def test_a_run_that_starts_anew_in_its_folder_gets_a_record_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "trackers.json").write_text('{"mlflow": {"id": "7", "epoch": 3}, "wandb": {"id": "8", "epoch": 3}}')
+    (tracker,) = open_trackers(["mlflow"], run=tmp_path, recipe=tiny_recipe(), tell=print, anew=True)
+    assert isinstance(tracker, MlflowTracker)
+    assert (tracker._id, tracker._after_epoch) == (None, 0)
+    (first, second) = open_trackers([], run=tmp_path, recipe=tiny_recipe(), tell=print)
+    assert (first._after_epoch, second._after_epoch) == (3, 3)
+
+
+def test_a_warning_holds_no_password_of_the_service() -> None:
+    told: list[str] = []
+    service = Service(told)
+    service._call = lambda: (_ for _ in ()).throw(ConnectionError("no answer from https://me:secret@host/api"))
+    follow(service, range(1, 2))
+    assert "no answer from https://host/api" in told[0]

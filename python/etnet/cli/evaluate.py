@@ -100,7 +100,10 @@ def command(
     write_json(target / "metrics.json", metrics)
     _write_tables(evaluation, target)
     _draw_extremes(evaluation, predictor, dataset, target / "overlays", recipe.data.ignore_index)
-    click.echo(json_text(metrics)) if as_json else print_evaluation(evaluation)
+    if as_json:
+        click.echo(json_text(metrics))
+    else:
+        print_evaluation(evaluation)
     # A bundle finds the region of interest by itself.
     needed = replace(predictor.contract, roi=None) if not predictor.needs_center else predictor.contract
     closing_lines(target, infer_or_bundle(model, needed), to_stderr=as_json)

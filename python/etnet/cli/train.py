@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -99,22 +99,16 @@ SECONDS_BETWEEN_LINES = 10.0
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     recipe_source: str | None,
     data_root: Path | None,
     output: Path | None,
-    epochs: int | None,
-    batch_size: int | None,
-    seed: int | None,
-    fold: str | None,
-    patience: int | None,
-    deterministic: bool,
     device: str,
     overrides: tuple[str, ...],
     track: tuple[str, ...],
     resume: bool,
-    profile: bool,
-    find_lr: bool,
     resume_or_start: bool,
+    **_others: int | str | bool | None,  # read from the context
 ) -> None:
     """Train ET-Net on a data set or on your own folder of images and masks.
 
@@ -128,19 +122,7 @@ def command(
 
     Ctrl-C saves the run; --resume continues it exactly where it stopped.
     """
-    probe = chosen_probe(profile=profile, find_lr=find_lr, resume=resume, epochs=epochs, patience=patience)
-    shorthand = {
-        "training.epochs": epochs,
-        "training.batch_size": batch_size,
-        "training.seed": seed,
-        "training.patience": patience,
-        "training.deterministic": True if deterministic else None,
-    }
-    overrides = (
-        *_fold_overrides(fold),
-        *overrides,
-        *(f"{key}={value}" for key, value in shorthand.items() if value is not None),
-    )
+    probe, overrides = chosen_probe(ctx.params), _all_overrides(ctx.params)
     if resume_or_start and (resume or output is None):
         raise UsageError("--resume-or-start needs the run folder in --output, and is not given with --resume")
     recipe, root, run = _what_to_train(recipe_source, data_root, output, overrides, resume=resume)
@@ -163,6 +145,14 @@ def _what_to_train(
         return recipe, data_root or stored_root, run
     recipe = load_recipe(_required(recipe_source, "--recipe", "drive"), overrides)
     return recipe, _required(data_root, "--data", "FOLDER"), None
+
+
+def _all_overrides(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `--set` and the options that are short for it say; the last of those that name a key holds."""
+    values = {f"training.{key}": options[key] for key in ("epochs", "batch_size", "seed", "patience")}
+    values["training.deterministic"] = options["deterministic"] or None
+    short = (f"{key}={value}" for key, value in values.items() if value is not None)
+    return (*_fold_overrides(options["fold"]), *options["overrides"], *short)
 
 
 def _fold_overrides(text: str | None) -> tuple[str, ...]:
@@ -279,7 +269,7 @@ def _train(
         observer: Observer = SilentObserver()
         if group.is_main:
             display = stack.enter_context(TrainingDisplay())
-            trackers = open_trackers(track, run=folder, recipe=recipe, tell=display.on_message)
+            trackers = open_trackers(track, run=folder, recipe=recipe, tell=display.on_message, anew=not resume)
             observer = Observers(display, *(stack.enter_context(tracker) for tracker in trackers))
         result = train(recipe, data_root=root, run=folder, device=target, observer=observer, resume=resume, group=group)
         return result if group.is_main else None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -28,27 +28,32 @@ RUNS = {"--profile": Path("runs/profile"), "--find-lr": Path("runs/find-lr")}
 """Away from `runs/train`, where other commands look for trained networks."""
 
 
-def chosen_probe(
-    *, profile: bool, find_lr: bool, resume: bool, epochs: int | None, patience: int | None
-) -> Probe | None:
-    """Which short run the options ask for instead of a training.
+_UNUSABLE = ("resume_or_start", "track", "epochs", "patience")
+"""Options that only a whole training can follow."""
+
+
+def chosen_probe(options: Mapping[str, Any]) -> Probe | None:
+    """Which short run the options of `etnet train` ask for instead of a training.
 
     Raises:
         UsageError: They ask for two, or for what a short run cannot do.
     """
+    profile, find_lr = options["profile"], options["find_lr"]
     if not (profile or find_lr):
         return None
     if profile and find_lr:
         raise UsageError("--profile and --find-lr are two short runs of their own; give one after the other")
     probe: Probe = "--profile" if profile else "--find-lr"
-    if resume:
+    if options["resume"]:
         raise UsageError(
             f"{probe} is a short run of its own that begins with a recipe; give --recipe and --data and leave --resume "
             "away"
         )
-    for option, value in (("--epochs", epochs), ("--patience", patience)):
-        if value is not None:
-            raise UsageError(f"{probe} runs a number of steps of its own; leave {option} {value} away")
+    for name in _UNUSABLE:
+        if (value := options[name]) not in (None, False, ()):
+            words = () if value is True else value if isinstance(value, tuple) else (value,)
+            given = " ".join(["--" + name.replace("_", "-"), *map(str, words)])
+            raise UsageError(f"{probe} is a short run with steps of its own; leave {given} away")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(f"{probe} looks at one process; start it without torchrun")
     return probe

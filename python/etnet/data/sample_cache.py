@@ -174,9 +174,10 @@ def _memory_tier(count: int, limit: CacheLimit, place: CachePlace) -> MemoryTier
 
 def _file_tier(folder: Path, limit: CacheLimit, place: CachePlace) -> FileTier | None:
     try:
-        free = shutil.disk_usage(folder.parent).free if limit == "auto" else 0
         # Left by a run that was killed, and good for the one that continues it.
         held = sum(path.stat().st_size for path in folder.glob(f"*{SUFFIX}"))
+        # As if they were not there yet: they must not count twice, as used and as kept.
+        free = shutil.disk_usage(folder.parent).free + held if limit == "auto" else 0
     except OSError:
         return None
     size = max(0, _bytes(limit, free) - held)

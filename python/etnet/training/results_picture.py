@@ -1,4 +1,4 @@
-"""`results.png`: the curves of a run on one sheet, made to be looked at while it trains and shown when it is done."""
+"""`results.png`: the curves of a run on one sheet, drawn when its training ends or is stopped."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def draw_results(rows: Rows, path: Path, *, title: str) -> None:
     figure = Figure(figsize=(13.5, height), dpi=120)
     # Fixed margins in inches: a layout that measures every label draws the sheet twice.
     figure.subplots_adjust(left=0.045, right=0.99, bottom=0.55 / height, top=1 - 0.8 / height, wspace=0.19, hspace=0.3)
-    figure.suptitle(_headline(rows, title), fontsize=13, color=_INK, x=0.012, y=1 - 0.12 / height, ha="left", va="top")
+    head = figure.suptitle(_headline(rows, title), fontsize=13, color=_INK, x=0.012, y=1 - 0.12 / height, ha="left")
+    # Names are free, and a dollar sign in one begins no formula.
+    head.set(va="top", parse_math=False)
     best = _best(rows)
     every = figure.subplots(lines, 3, squeeze=False).flat
     for axes, draw in zip(every, panels, strict=False):
@@ -185,4 +187,5 @@ def _furnish(axes: Axes, best_epoch: float | None) -> None:
     axes.set_xlabel("epoch", fontsize=9, color=_SOFT)
     axes.locator_params(axis="x", integer=True)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8.5, labelcolor=_INK)
+        for text in axes.legend(frameon=False, fontsize=8.5, labelcolor=_INK).get_texts():
+            text.set_parse_math(False)

@@ -71,7 +71,7 @@ def exclusive(run: Path) -> Iterator[None]:
         raise UsageError(f"{run}: another etnet train is writing here; wait for it or name another --output") from None
     try:
         # Whoever wrote these was killed, as the lock is ours.
-        remove_leftovers(run, run / "weights")
+        remove_leftovers(run, run / "weights", run / CACHE)
         yield
     finally:
         lock.release()

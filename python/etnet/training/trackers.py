@@ -85,7 +85,7 @@ class Tracker(SilentObserver, ABC):
             self._failures += 1
             if not self._has_warned:
                 self._has_warned = True
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                reason = _reason(error) or type(error).__name__
                 self._tell(
                     f"Warning: {self.name} does not take the metrics ({reason}); the run goes on, "
                     "and all of them are in metrics.jsonl of its folder"
@@ -127,9 +127,8 @@ class _TensorBoard(Tracker):
     def _open(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # What an interrupted run wrote beyond its last checkpoint is written anew, so the viewer drops it.
-        purge = self._after_epoch + 1 if self._after_epoch else None
-        self._writer: Any = SummaryWriter(log_dir=str(self._folder), purge_step=purge)
+        # What an interrupted run wrote beyond its last checkpoint, if it had one, is written anew: the viewer drops it.
+        self._writer: Any = SummaryWriter(log_dir=str(self._folder), purge_step=self._after_epoch + 1)
 
     def _send(self, row: Mapping[str, float]) -> None:
         for key, value in row.items():
@@ -145,8 +144,8 @@ class _Remote(Tracker):
 
     key: str
 
-    def __init__(self, run: Path, recipe: Recipe, *, tell: Callable[[str], None]) -> None:
-        state = _stored(run).get(self.key, {})
+    def __init__(self, run: Path, recipe: Recipe, *, tell: Callable[[str], None], anew: bool = False) -> None:
+        state = {} if anew else _stored(run).get(self.key, {})
         super().__init__(tell=tell, after_epoch=state.get("epoch", 0))
         self._run, self._recipe = run, recipe
         self._id: str | None = state.get("id")
@@ -185,7 +184,7 @@ class WandbTracker(_Remote):
         try:
             self._record: Any = wandb.init(**arguments)
         except wandb.Error as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = _reason(error)
             self._tell(f"Warning: Weights & Biases records offline ({reason}); upload it with wandb sync")
             self._record = wandb.init(**arguments, mode="offline")
         # Rows come once per epoch; the library's own counter of calls starts anew when a run is resumed.
@@ -251,7 +250,9 @@ TRACKERS: dict[str, type[WandbTracker | MlflowTracker]] = {"wandb": WandbTracker
 """By the word of `--track`, which is also the name of the extra and of the module."""
 
 
-def open_trackers(names: Sequence[str], *, run: Path, recipe: Recipe, tell: Callable[[str], None]) -> list[Tracker]:
+def open_trackers(
+    names: Sequence[str], *, run: Path, recipe: Recipe, tell: Callable[[str], None], anew: bool = False
+) -> list[Tracker]:
     """The trackers that a run was asked for, and those that it had before it was interrupted.
 
     Args:
@@ -259,19 +260,21 @@ def open_trackers(names: Sequence[str], *, run: Path, recipe: Recipe, tell: Call
         run: Run folder; `trackers.json` in it names the trackers' records of this run.
         recipe: Sent along.
         tell: Takes warnings.
+        anew: Whether training begins at its first step. What a start before it, which ended without a checkpoint, has
+            sent is then left as it is: its epochs are not those of this one.
 
     Raises:
         EnvironmentFault: The package of a tracker in `names` is not installed.
     """
     wanted = dict.fromkeys(names)
-    for name in _stored(run):
+    for name in () if anew else _stored(run):
         if name in TRACKERS and name not in wanted:
             if importlib.util.find_spec(name) is not None:
                 wanted[name] = None
             else:
                 tell(f"Warning: {name}, which tracked {run} before, is not installed here; the run goes on without it")
     require_trackers(names)
-    return [TRACKERS[name](run, recipe, tell=tell) for name in wanted]
+    return [TRACKERS[name](run, recipe, tell=tell, anew=anew) for name in wanted]
 
 
 def require_trackers(names: Sequence[str]) -> None:
@@ -291,6 +294,11 @@ def _stored(run: Path) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, on one line, without the password that stands in the address of a service."""
+    return re.sub(r"://[^/@\s]*@", "://", " ".join(str(error).split()))[:200]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
