@@ -112,7 +112,7 @@ def run_job(job: Job, *, drive: Path, work: Path) -> dict[str, Any]:
 
 
 def train_run(job: Job, *, drive: Path, run: Path) -> list[str]:
-    """Trains, or goes on where an interrupted training stopped; returns the words of the command that began it."""
+    """Trains, or goes on where an interrupted training stopped; returns the command that began it."""
     options = [f"--set={setting}" for setting in job.settings]
     words = [
         *("train", "--recipe", job.recipe, "--data", str(drive), "--output", str(run), "--device", job.device),
@@ -126,7 +126,8 @@ def train_run(job: Job, *, drive: Path, run: Path) -> list[str]:
     done = subprocess.run([sys.executable, "-m", "etnet", *now], check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
-    return ["etnet", *words]
+    # As someone elsewhere would type it.
+    return ["etnet", *("DRIVE/" if word == str(drive) else "RUN" if word == str(run) else word for word in words)]
 
 
 def score_run(job: Job, *, drive: Path, run: Path) -> dict[str, Any]:

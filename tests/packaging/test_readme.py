@@ -103,11 +103,12 @@ def mentioned_targets(document: str) -> set[str]:
     return {*typed, *(code.split()[1] for code in inline_code(document) if re.fullmatch(r"make [a-z-]+.*", code))}
 
 
-def missing_places(document: str) -> list[str]:
-    """Files and folders of the repository that the document names and that do not exist."""
+def missing_places(document: str, *, folder: Path = REPOSITORY) -> list[str]:
+    """What the document names (from the repository's root) or links to (from its own folder) and does not exist."""
     linked = [link for link in re.findall(r"\]\(([^)#]+)\)", document) if "://" not in link]
     named = [code for code in inline_code(document) if re.fullmatch(rf"{PLACES}/?|[A-Z]+\.(md|cff)|LICENSE", code)]
-    return [place for place in [*named, *linked] if not (REPOSITORY / place).exists()]
+    missing = [place for place in named if not (REPOSITORY / place).exists()]
+    return missing + [link for link in linked if not (folder / link).exists()]
 
 
 def missing_names(document: str) -> list[str]:
@@ -206,7 +207,7 @@ def test_every_make_target_exists(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_and_name_exists(document):
-    assert missing_places(DOCUMENTS[document]) == []
+    assert missing_places(DOCUMENTS[document], folder=(REPOSITORY / document).parent) == []
     assert missing_names(DOCUMENTS[document]) == []
 
 
