@@ -119,13 +119,17 @@ class FakeWandb(SimpleNamespace):
     class Error(Exception):
         pass
 
-    def __init__(self) -> None:
-        super().__init__(starts=[], rows=[], finished=[], metrics=[])
+    def __init__(self, *, logged_in: bool) -> None:
+        super().__init__(starts=[], rows=[], finished=[], metrics=[], logged_in=logged_in)
+
+    def login(self, *, prompt: bool) -> bool:
+        assert not prompt
+        return self.logged_in
 
     def init(self, **arguments: object) -> FakeWandb:
         self.starts.append(arguments)
         if "mode" not in arguments:
-            raise self.Error("api_key not configured (no-tty)")
+            raise self.Error("the service is away")
         return self
 
     def define_metric(self, name: str, *, step_metric: str) -> None:
@@ -142,9 +146,18 @@ class FakeWandb(SimpleNamespace):
 
 
 def test_wandb_records_offline_where_nobody_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake, told = FakeWandb(), []
+    fake, told = FakeWandb(logged_in=False), []
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    for name in ("WANDB_PROJECT", "WANDB_NAME", "WANDB_DIR"):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    follow(WandbTracker(tmp_path, tiny_recipe(), tell=told.append), range(1, 3))
+    assert [start["mode"] for start in fake.starts] == ["offline"]
+    assert "records offline (nobody is logged in)" in told[0]
+
+
+def test_wandb_records_offline_where_its_service_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, told = FakeWandb(logged_in=True), []
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for name in ("WANDB_PROJECT", "WANDB_NAME", "WANDB_DIR", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "results.png").touch()
     follow(WandbTracker(tmp_path, tiny_recipe(), tell=told.append), range(1, 3))
@@ -159,7 +172,7 @@ def test_wandb_records_offline_where_nobody_is_logged_in(tmp_path: Path, monkeyp
         {"results": str(tmp_path / "results.png")},
     ]
     assert fake.finished == [0]
-    assert "records offline (api_key not configured (no-tty)); upload it with wandb sync" in told[0]
+    assert "records offline (the service is away); upload it with wandb sync" in told[0]
     assert json.loads((tmp_path / "trackers.json").read_text()) == {"wandb": {"id": online["id"], "epoch": 2}}
     follow(WandbTracker(tmp_path, tiny_recipe(), tell=told.append), range(2, 4))
     assert fake.starts[-1]["id"] == online["id"]
@@ -250,7 +263,7 @@ def test_the_command_offers_every_tracker_and_each_has_an_extra() -> None:
 
 
 def test_track_reaches_the_tracker_and_an_unknown_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeWandb()
+    fake = FakeWandb(logged_in=True)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name == "wandb" or find_spec(name, *rest))

@@ -181,16 +181,24 @@ class WandbTracker(_Remote):
             "dir": os.environ.get("WANDB_DIR", str(self._run)),
             "config": self._recipe.model_dump(mode="json"),
         }
-        try:
-            self._record: Any = wandb.init(**arguments)
-        except wandb.Error as error:
-            reason = _reason(error)
-            self._tell(f"Warning: Weights & Biases records offline ({reason}); upload it with wandb sync")
-            self._record = wandb.init(**arguments, mode="offline")
+        self._record: Any = self._start(wandb, arguments)
         # Rows come once per epoch; the library's own counter of calls starts anew when a run is resumed.
         self._record.define_metric("*", step_metric="epoch")
         self._id = known
         self._remember()
+
+    def _start(self, wandb: Any, arguments: Mapping[str, Any]) -> Any:
+        if "WANDB_MODE" in os.environ:
+            return wandb.init(**arguments)
+        try:
+            # Asked beforehand: on a terminal `init` would wait for somebody to type a key.
+            if wandb.login(prompt=False):
+                return wandb.init(**arguments)
+            reason = "nobody is logged in"
+        except wandb.Error as error:
+            reason = _reason(error)
+        self._tell(f"Warning: Weights & Biases records offline ({reason}); upload it with wandb sync")
+        return wandb.init(**arguments, mode="offline")
 
     def _send(self, row: Mapping[str, float]) -> None:
         self._record.log(dict(row))
@@ -216,6 +224,7 @@ class MlflowTracker(_Remote):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
         from mlflow import MlflowClient
+        from mlflow.entities import Param
 
         self._client: Any = MlflowClient()
         if self._id is not None:
@@ -226,8 +235,8 @@ class MlflowTracker(_Remote):
         where = self._client.create_experiment(name) if experiment is None else experiment.experiment_id
         self._id = self._client.create_run(where, run_name=self._run.name).info.run_id
         self._remember()
-        for key, value in _flat(self._recipe.model_dump(mode="json")).items():
-            self._client.log_param(self._id, key, value)
+        recipe = _flat(self._recipe.model_dump(mode="json"))
+        self._client.log_batch(self._id, params=[Param(key, str(value)) for key, value in recipe.items()])
 
     def _send(self, row: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
