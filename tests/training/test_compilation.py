@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -122,11 +123,18 @@ def test_a_backward_pass_that_cannot_be_compiled_leaves_no_trace(
 
 
 @pytest.mark.long
-def test_the_compiler_of_torch_trains_the_same_network(
-    plain: dict[str, torch.Tensor], discs: Path, tmp_path: Path
-) -> None:
+def test_the_compiler_of_torch_trains_the_same_network(discs: Path, tmp_path: Path) -> None:
     torch.compiler.reset()
     observer = Sentences()
-    tiny_run(tiny_recipe(*COMPILED), discs, tmp_path / "run", observer=observer)
+    for settings, run in ((SETTINGS, "plain"), (COMPILED, "compiled")):
+        tiny_run(tiny_recipe(*settings), discs, tmp_path / run, observer=observer)
     assert not [text for text in observer.told if text.startswith("torch.compile failed")]
-    torch.testing.assert_close(load_file(tmp_path / "run" / LAST), plain, rtol=5e-3, atol=2e-3)
+    # Compiled sums have another order, which Adam's first steps enlarge: weights differ more than what they compute.
+    plain, compiled = (losses(tmp_path / run) for run in ("plain", "compiled"))
+    assert compiled == pytest.approx(plain, abs=2e-3)
+    assert compiled != plain
+
+
+def losses(run: Path) -> list[float]:
+    with (run / "metrics.jsonl").open(encoding="utf-8") as stream:
+        return [json.loads(line)["loss"] for line in stream]
