@@ -1,6 +1,6 @@
 """Train one run in several processes that Ray places on its machines, in place of `torchrun`.
 
-    pip install "etnet[train,ray]"
+    pip install '.[train,ray]'
     python examples/ray_train.py --recipe drive --data DRIVE/ --output runs/train/drive --workers 4 --gpu
 
 When a worker is lost, Ray starts all of them again, and they go on from the last checkpoint. All machines see the data

@@ -1,6 +1,6 @@
 """Search for recipe values with Ray Tune: one training per trial, bad ones are stopped early.
 
-    pip install "etnet[train,ray]"
+    pip install '.[train,ray]'
     python examples/ray_tune.py --recipe drive --data DRIVE/ --trials 20 --gpus 1
 
 A trial whose machine is lost starts again on another and goes on from its last checkpoint; for that, all machines see
@@ -64,6 +64,8 @@ def search(
     trainable = tune.with_parameters(
         trial, recipe=recipe, overrides=overrides, data=data.resolve(), runs=runs.resolve() / "trials"
     )
+    # A trial that reports `max_t` is stopped before it could save its end, so that is an epoch later.
+    scheduler = ASHAScheduler(time_attr="epoch", max_t=load_recipe(recipe, overrides).training.epochs + 1)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": cpus, "gpu": gpus}),
         param_space=SPACE,
@@ -71,7 +73,7 @@ def search(
             metric=SCORE,
             mode="max",
             num_samples=trials,
-            scheduler=ASHAScheduler(time_attr="epoch", max_t=load_recipe(recipe, overrides).training.epochs),
+            scheduler=scheduler,
         ),
         run_config=tune.RunConfig(
             name="tune", storage_path=str(runs.resolve()), failure_config=tune.FailureConfig(max_failures=3)
