@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -189,9 +190,17 @@ def test_wrong_usage_is_one_sentence_and_writes_nothing(arguments: list[str], co
     assert not Path("runs").exists()
 
 
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    """Python's own handler of SIGINT, which is not there where the tests run in the background of a shell."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 @pytest.mark.parametrize("moment", ["etnet.reproduce.plan.look_at", "etnet.reproduce.results.collect"])
 def test_ctrl_c_outside_of_training_is_one_sentence_too(
-    monkeypatch: pytest.MonkeyPatch, in_process: None, moment: str
+    monkeypatch: pytest.MonkeyPatch, in_process: None, heeding_ctrl_c: None, moment: str
 ) -> None:
     def interrupted(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)

@@ -26,9 +26,11 @@ from etnet.manifest import METADATA_KEY, read_weights_info
 from etnet.output import LEFTOVER
 
 FORKING = """
-import os, sys
+import importlib.util, os, sys
 import etnet.cli.main, etnet.training.trainer, etnet.training.trackers, etnet.inference.backends.torch_backend
-import matplotlib.figure, torch.utils.tensorboard
+import matplotlib.figure
+if importlib.util.find_spec("tensorboard"):
+    import torch.utils.tensorboard
 for line in sys.stdin:
     child = os.fork()
     if not child:
