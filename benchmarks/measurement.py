@@ -1,0 +1,192 @@
+"""What every benchmark shares: contestants in turns, rows that compare ours with a rival, and the file of a result.
+
+A script here measures, prints and calls `write_result`; `report.py` renders the files, `compare.py` holds two of them
+against each other.
+"""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from etnet.environment.versions import versions
+from etnet.export.benchmark import environment
+from etnet.output import write_json
+
+Better = Literal["lower", "higher"]
+Task = Callable[[], object]
+
+_STARTED = time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One side of a comparison.
+
+    Attributes:
+        name: What ran, with its options: "etnet, exact (sort)", "segmentation_models_pytorch".
+        value: Median over the rounds, in the comparison's unit.
+        version: Of the rival's package; None for etnet and for code of this repository.
+    """
+
+    name: str
+    value: float
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours beside a rival, measured in turns in one run.
+
+    Attributes:
+        subject: What was done: "Lovasz-Softmax, loss and gradient".
+        case: On what: "16x2x512x512, float32, random scores".
+        unit: Of both values: "ms", "images/s", "MiB".
+        better: Which way is better.
+        ours: What etnet took.
+        theirs: What the rival took.
+        ratio: How many times better ours is; below 1 the rival is.
+        rounds: Rounds that the medians are of.
+        result: How far both computed the same: "equal", "differ by at most 2e-7", "other networks".
+        target: Ratio that ours is meant to reach; None without one.
+    """
+
+    subject: str
+    case: str
+    unit: str
+    better: Better
+    ours: Contestant
+    theirs: Contestant
+    ratio: float
+    rounds: int
+    result: str
+    target: float | None = None
+
+    @staticmethod
+    def of_rounds(
+        ours: tuple[str, Sequence[float]],
+        theirs: tuple[str, Sequence[float]],
+        *,
+        version: str | None = None,
+        better: Better = "lower",
+        **described: Any,
+    ) -> Comparison:
+        """Medians of both sides, and the median of the rounds' ratios, which a slow moment of the machine moves least.
+
+        Args:
+            ours: Name and value of every round.
+            theirs: The same of the rival, whose values come from the same rounds.
+            version: Of the rival's package.
+            better: Which way is better.
+            described: The other attributes.
+
+        Raises:
+            ValueError: The sides have no rounds, or not the same number.
+        """
+        (our_name, own), (their_name, other) = ours, theirs
+        pairs = list(zip(own, other, strict=True))
+        ratios = [rival / mine if better == "lower" else mine / rival for mine, rival in pairs]
+        return Comparison(
+            better=better,
+            ours=Contestant(our_name, statistics.median(own)),
+            theirs=Contestant(their_name, statistics.median(other), version),
+            ratio=statistics.median(ratios),
+            rounds=len(pairs),
+            **described,
+        )
+
+
+def take_turns(tasks: Mapping[str, Task], *, rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Milliseconds of every task in every round; each round runs all of them, one after the other.
+
+    Args:
+        tasks: By name. A task waits for its device before it returns.
+        rounds: Rounds that count.
+        warm_up: Rounds before them that do not.
+    """
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for number in range(warm_up + rounds):
+        for name, task in tasks.items():
+            begin = time.perf_counter()
+            task()
+            if number >= warm_up:
+                times[name].append(1000 * (time.perf_counter() - begin))
+    return times
+
+
+def show(comparisons: Iterable[Comparison]) -> None:
+    """A line for each row."""
+    for row in comparisons:
+        target = (
+            "" if row.target is None else f", target {row.target:g} {'met' if row.ratio >= row.target else 'missed'}"
+        )
+        print(
+            f"{row.subject}, {row.case}: {row.ours.name} {row.ours.value:.4g} {row.unit}, {row.theirs.name} "
+            f"{row.theirs.version or ''} {row.theirs.value:.4g} {row.unit}: {row.ratio:.2f}x{target} ({row.result})"
+        )
+
+
+def write_result(
+    path: Path,
+    *,
+    benchmark: str,
+    what: str,
+    figures: Mapping[str, Any],
+    comparisons: Sequence[Comparison] = (),
+    packages: tuple[str, ...] = (),
+) -> None:
+    """Write one result file with everything that someone else needs to repeat it.
+
+    Args:
+        path: A JSON file; its folder is made.
+        benchmark: What kind of result it is: "ops", "peers". The newest file of a kind and machine is reported.
+        what: One sentence on what was measured.
+        figures: All of them, and the settings.
+        comparisons: Rows with a rival.
+        packages: Distributions whose versions matter beside those that are always told.
+
+    Raises:
+        DiskFault: The disk refuses.
+    """
+    described = environment()
+    described["versions"] |= versions(packages)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(
+        path,
+        {
+            "benchmark": benchmark,
+            "what": what,
+            "command": command_line(),
+            "commit": commit(),
+            "seconds": round(time.perf_counter() - _STARTED, 1),
+            **described,
+            **figures,
+            "comparisons": [asdict(row) for row in comparisons],
+        },
+    )
+
+
+def command_line() -> str:
+    """How this process was started, without the folders of this machine."""
+    words = ["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]
+    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)
+
+
+def commit() -> str | None:
+    """The commit of this repository, with a `+` where tracked files differ from it; None outside of git."""
+    folder = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

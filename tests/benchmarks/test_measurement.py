@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.benchmarks import load_benchmark
+
+measurement = load_benchmark("measurement")
+
+DESCRIBED = {"subject": "sort", "case": "ten numbers", "unit": "ms", "result": "equal"}
+
+
+def test_the_ratio_is_the_median_of_the_rounds_and_above_one_where_ours_is_better():
+    row = measurement.Comparison.of_rounds(("ours", [1.0, 2.0, 4.0]), ("theirs", [3.0, 4.0, 40.0]), **DESCRIBED)
+    assert (row.ours.value, row.theirs.value, row.ratio, row.rounds) == (2.0, 4.0, 3.0, 3)
+    row = measurement.Comparison.of_rounds(
+        ("ours", [10.0, 30.0]), ("theirs", [20.0, 20.0]), better="higher", version="1.2", **DESCRIBED
+    )
+    assert row.ratio == 1.0
+    assert row.theirs.version == "1.2"
+
+
+@pytest.mark.parametrize("rounds", [([], []), ([1.0], [1.0, 2.0])])
+def test_sides_without_the_same_rounds_are_refused(rounds):
+    with pytest.raises(ValueError, match=r"no median|zip"):
+        measurement.Comparison.of_rounds(("ours", rounds[0]), ("theirs", rounds[1]), **DESCRIBED)
+
+
+def test_contestants_take_turns_and_the_warm_up_does_not_count():
+    calls = []
+    times = measurement.take_turns({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert {name: len(values) for name, values in times.items()} == {"a": 2, "b": 2}
+
+
+def test_a_result_says_how_to_repeat_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/benchmarks/bench_x.py", "--data", "/home/me/DRIVE", "--rounds", "2"])
+    row = measurement.Comparison.of_rounds(("ours", [1.0]), ("theirs", [3.0]), target=2.0, **DESCRIBED)
+    path = tmp_path / "new" / "x.json"
+    measurement.write_result(path, benchmark="x", what="a test", figures={"rounds": 1}, comparisons=[row])
+    result = json.loads(path.read_text("utf-8"))
+    assert result["command"] == "python benchmarks/bench_x.py --data DRIVE --rounds 2"
+    assert {"benchmark", "what", "commit", "date", "machine", "gpus", "versions", "seconds"} <= result.keys()
+    assert result["comparisons"][0]["ratio"] == 3.0
+    assert result["comparisons"][0]["ours"] == {"name": "ours", "value": 1.0, "version": None}
+
+
+def test_a_printed_row_says_whether_its_target_is_met(capsys: pytest.CaptureFixture[str]):
+    rows = [
+        measurement.Comparison.of_rounds(("ours", [1.0]), ("theirs", [3.0]), target=target, **DESCRIBED)
+        for target in (2.0, 4.0, None)
+    ]
+    measurement.show(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert "3.00x, target 2 met (equal)" in lines[0]
+    assert "3.00x, target 4 missed (equal)" in lines[1]
+    assert "target" not in lines[2]
