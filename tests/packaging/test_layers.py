@@ -36,7 +36,7 @@ LAYERS = {
     4: {"trt"},
     5: {"inference"},  # above trt: one of its back-ends runs engines
     6: {"training", "export"},  # above inference: both score with the predictor that users get
-    7: {"reproduce"},  # above training: it trains and scores what the tables need
+    7: {"reproduce", "planning"},  # above training: they train and score, or measure its speed
     8: {"cli"},
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}

@@ -15,6 +15,7 @@ from etnet.errors import EtnetError
 COMMANDS = {
     "demo": "Train, evaluate and predict on generated images in about two minutes.",
     "data": "List known data sets, check a data folder, preview it.",
+    "plan": "Make a recipe for your own images and the time you have.",
     "train": "Train a network on a data set or on your own folder.",
     "evaluate": "Score a trained network on labelled images.",
     "compare": "Compare two evaluations image by image.",
@@ -105,7 +106,7 @@ def main() -> None:
     \b
     First time here:      etnet demo
     Retinal vessels:      etnet train --recipe drive --data DRIVE/
-    Your own images:      etnet train --recipe folder --data my_folder/   (with images/ and masks/)
+    Your own images:      etnet plan my_folder/   (with images/ and masks/), then the command it prints
     Something is missing: etnet doctor
 
     Exit codes: 0 done, 2 wrong usage, 3 data, 4 environment, 5 a check failed, 6 some files failed.

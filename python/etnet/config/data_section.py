@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -36,8 +37,10 @@ class DataSection(Section):
 
     `class_groups` names structures that consist of several classes, such as an optic disc of rim and cup; they are
     scored beside the classes. `min_annotators` is for data sets whose masks count annotators (`drishti_gs`).
-    `split_file` replaces the split that comes with a data set. `fold`, such as `2/5`, holds out one of so many parts of
-    the training images instead of a `validation_fraction`, which then is that of a fold and may be left out.
+    `split_file` replaces the split that comes with a data set. `patient_pattern` tells patients in the names of one's
+    own images: a regular expression for names without suffix, whose group is the patient, such as `(p[0-9]+)_.*`.
+    Images of one patient are held out together. `fold`, such as `2/5`, holds out one of so many parts of the training
+    images instead of a `validation_fraction`, which then is that of a fold and may be left out.
     `cache_memory` and `cache_disk` limit, in GiB, what training keeps of decoded images: in memory that its processes
     share, and beyond that in the run folder until the run ends. They never change what is trained; 0 keeps nothing.
     """
@@ -49,6 +52,7 @@ class DataSection(Section):
     mask_values: dict[int, int] | None = None
     min_annotators: Annotated[int, Field(ge=1, le=4)] = 3
     split_file: str | None = None
+    patient_pattern: str | None = None
     roi: RoiSection | None = None
     ignore_index: Annotated[int, Field(ge=1, le=255)] | None = None
     image_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
@@ -68,6 +72,27 @@ class DataSection(Section):
             lower = value // SIZE_MULTIPLE * SIZE_MULTIPLE
             raise ValueError(f"must be a multiple of {SIZE_MULTIPLE}, for instance {lower} or {lower + SIZE_MULTIPLE}")
         return value
+
+    @field_validator("patient_pattern")
+    @classmethod
+    def _pattern_has_a_group(cls, value: str | None) -> str | None:
+        try:
+            groups = 1 if value is None else re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"is no regular expression ({error})") from None
+        if groups != 1:
+            raise ValueError(
+                f"has {groups} groups; expected one pair of parentheses around the patient, as in (p[0-9]+)_.*"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _pattern_is_for_a_folder(self) -> DataSection:
+        if self.patient_pattern is not None and self.dataset != "folder":
+            raise ValueError(
+                f"patient_pattern is for dataset: folder, but dataset is {self.dataset}, whose own names tell patients"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

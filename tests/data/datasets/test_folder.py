@@ -136,3 +136,34 @@ def test_the_seed_chooses_the_hold_out(tmp_path):
     write_pairs(tmp_path, [str(number) for number in range(12)])
     parts = {open_dataset(DataSection(), tmp_path, "validation", seed=seed).ids for seed in range(4)}
     assert len(parts) > 1
+
+
+class TestPatients:
+    DATA = DataSection(patient_pattern="(p[0-9]+)_.*", validation_fraction=0.4)
+
+    def test_are_told_by_the_pattern_and_held_out_as_a_whole(self, tmp_path):
+        write_pairs(tmp_path, [f"p{patient}_{side}" for patient in range(5) for side in "lr"])
+        parts = [open_dataset(self.DATA, tmp_path, split) for split in ("train", "validation")]
+        patients = [set(part.patients) for part in parts]
+        assert patients[0].isdisjoint(patients[1])
+        assert patients[0] | patients[1] == {f"p{patient}" for patient in range(5)}
+        assert all(
+            name.startswith(patient) for part in parts for name, patient in zip(part.ids, part.patients, strict=True)
+        )
+
+    def test_a_name_that_does_not_fit_is_refused(self, tmp_path):
+        write_pairs(tmp_path, ["p1_l", "p1_r", "case7"])
+        with pytest.raises(DataError, match=r"'case7' \(1 such file\) does not fit data.patient_pattern"):
+            open_dataset(self.DATA, tmp_path, "all")
+
+    @pytest.mark.parametrize(
+        ("values", "sentence"),
+        [
+            ({"patient_pattern": "(p[0-9]+_.*"}, "is no regular expression"),
+            ({"patient_pattern": "p[0-9]+"}, "has 0 groups; expected one"),
+            ({"patient_pattern": "(p).*", "dataset": "drive"}, "patient_pattern is for dataset: folder"),
+        ],
+    )
+    def test_a_pattern_that_cannot_work_is_refused(self, values, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            DataSection(**values)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from etnet.data.file_names import original_stem
 from etnet.data.findings import Finding, PartMissing, Report, such_files
 from etnet.data.mask_sources import MaskFile
 from etnet.data.splits import read_split
+from etnet.errors import DataError
 
 
 def find_folder(data: DataSection, root: Path, *, part: Literal["train", "test"], report: Report) -> FoundPairs:
@@ -43,7 +45,29 @@ def find_folder(data: DataSection, root: Path, *, part: Literal["train", "test"]
         ids=ids,
         images=tuple(images[stem] for stem in ids),
         masks=tuple(MaskFile(masks[stem]) for stem in ids),
+        patients=() if data.patient_pattern is None else patients_of(ids, data.patient_pattern, folder / "images"),
     )
+
+
+def patients_of(ids: Sequence[str], pattern: str, folder: Path) -> tuple[str, ...]:
+    """The patient in each name, by a regular expression that has to match the whole name.
+
+    Args:
+        ids: Names of images without suffix.
+        pattern: With one group, the patient.
+        folder: Where the images lie, for messages.
+
+    Raises:
+        DataError: The pattern does not match a name.
+    """
+    matches = [re.fullmatch(pattern, name) for name in ids]
+    strange = [name for name, match in zip(ids, matches, strict=True) if match is None]
+    if strange:
+        raise DataError(
+            f"{folder}: the name {strange[0]!r} ({such_files(len(strange))}) does not fit data.patient_pattern "
+            f"{pattern!r}, which has to match whole names; change it so that it fits every image"
+        )
+    return tuple(match.group(1) or "" for match in matches if match is not None)
 
 
 def _part_folder(root: Path, part: Literal["train", "test"]) -> Path:

@@ -1,0 +1,92 @@
+"""Which classes the values of a folder's masks stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from etnet.data.mask_values import LISTED_VALUES, MaskMapping, MaskSummary
+from etnet.errors import DataError, UsageError
+
+_UNLABELLED = 255
+
+
+@dataclass(frozen=True)
+class ClassPlan:
+    """Classes, and how the stored values become them.
+
+    Attributes:
+        names: Classes in index order, the background first.
+        mapping: Class index, or ignore index, of each stored value.
+        ignore_index: Index of pixels without a label; None where all have one.
+        reason: Why it is read so, for the recipe.
+    """
+
+    names: tuple[str, ...]
+    mapping: MaskMapping
+    ignore_index: int | None
+    reason: str
+
+    @property
+    def stored_as_indices(self) -> bool:
+        """Whether every stored value is its own class index, so that no mapping has to be written down."""
+        return all(value == index for value, index in self.mapping.classes.items())
+
+
+def plan_classes(summaries: Sequence[MaskSummary], names: Sequence[str] | None) -> ClassPlan:
+    """Decide what the values of all masks stand for.
+
+    The values in ascending order are the classes, the lowest is the background. Beside class indices from 0 upwards,
+    255 stands for pixels without a label, unless `names` says that it is a class.
+
+    Args:
+        summaries: What the masks hold.
+        names: Classes that the user named, the background first; None for names such as `class_1`.
+
+    Raises:
+        DataError: The values are those of no class drawing, or there is only one.
+        UsageError: There are more or fewer names than classes.
+    """
+    values = sorted(frozenset[int]().union(*(summary.values for summary in summaries)))
+    example = max(summaries, key=lambda summary: len(summary.values)).path
+    if len(values) > LISTED_VALUES and values != list(range(len(values))):
+        raise DataError(
+            f"{example}: the masks hold {len(values)} different values; expected one per class; masks that were saved "
+            "as JPEG or smoothed hold such values, so threshold them and save them as PNG"
+        )
+    if len(values) < 2:
+        raise DataError(
+            f"{example}: all masks hold only the value {values[0] if values else 'of nothing'}; expected a background "
+            "and at least one structure"
+        )
+    unlabelled = _has_unlabelled(values, names)
+    labels = [value for value in values if not (unlabelled and value == _UNLABELLED)]
+    chosen = tuple(names) if names is not None else default_names(len(labels))
+    if len(chosen) != len(labels):
+        raise UsageError(
+            f"--classes names {len(chosen)} classes, but the masks hold the values {labels}; name {len(labels)}, the "
+            "background first"
+        )
+    mapping = {value: index for index, value in enumerate(labels)}
+    reason = f"the values in the mask files are {', '.join(map(str, values))}"
+    if unlabelled:
+        mapping[_UNLABELLED] = _UNLABELLED
+        reason += "; 255 beside class indices is taken for pixels without a label"
+    return ClassPlan(chosen, MaskMapping(mapping), _UNLABELLED if unlabelled else None, reason)
+
+
+def default_names(count: int) -> tuple[str, ...]:
+    """Names for classes that nobody named.
+
+    >>> default_names(2), default_names(3)
+    (('background', 'foreground'), ('background', 'class_1', 'class_2'))
+    """
+    if count == 2:
+        return ("background", "foreground")
+    return ("background", *(f"class_{index}" for index in range(1, count)))
+
+
+def _has_unlabelled(values: Sequence[int], names: Sequence[str] | None) -> bool:
+    """Whether 255 marks what nobody labelled: it stands apart from indices 0, 1, ... and no name is left for it."""
+    indices = list(range(len(values) - 1))
+    return len(values) >= 3 and list(values) == [*indices, _UNLABELLED] and (names is None or len(names) < len(values))

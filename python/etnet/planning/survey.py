@@ -1,0 +1,264 @@
+"""What a folder of images and masks is like, as far as a recipe depends on it."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from etnet.config.data_section import DataSection
+from etnet.data.dataset import require_same_size
+from etnet.data.datasets import find_part
+from etnet.data.datasets.pairing import FoundPairs
+from etnet.data.io import read_size, read_stored
+from etnet.data.mask_values import MaskSummary, scan_masks
+from etnet.errors import DataError
+from etnet.planning.classes import ClassPlan
+from etnet.types import UInt8Array
+
+SURVEYED = 100
+"""Images that are looked at closely at most, spread evenly over the folder; values and sizes are read of all."""
+
+WIDTHS = (3, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129)
+"""Diameters in pixels of the discs that structures are opened with."""
+
+_TAILS = (0.5, 99.5)
+_SPECK = 0.02
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One class in the surveyed masks; pixels are those of the files.
+
+    Attributes:
+        name: Of the class.
+        images: Surveyed masks that have it.
+        share: Of the labelled pixels of the surveyed masks, 0..1.
+        width_px: Diameter of the smallest disc of `WIDTHS` that does not fit into half of its area; the largest of
+            them for structures that are wider.
+        extent_px: Longer side of the box around its largest component, the median over the masks that have it.
+        components: Fewest and most connected components in a mask that has it, without those below 2 % of its area.
+        holes: Whether any mask has a hole in it.
+    """
+
+    name: str
+    images: int
+    share: float
+    width_px: int
+    extent_px: float
+    components: tuple[int, int]
+    holes: bool
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a folder holds.
+
+    Attributes:
+        pairs: Images with masks.
+        surveyed: Of them, how many were looked at closely.
+        sizes: (height, width) of all images, with their number, the most frequent first.
+        kinds: What the pixels of the surveyed images are, such as `RGB 8-bit`, with their number.
+        window: Values between which nearly all pixels lie, where images have more than 8 bits.
+        structures: The classes, without the background.
+        patient_pattern: Regular expression of the patient in the names, where they look like several images of each.
+        patients: How many patients that makes.
+    """
+
+    pairs: int
+    surveyed: int
+    sizes: Mapping[tuple[int, int], int]
+    kinds: Mapping[str, int]
+    window: tuple[int, int] | None
+    structures: tuple[Structure, ...]
+    patient_pattern: str | None
+    patients: int | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Median height and width."""
+        heights, widths = zip(*(size for size, count in self.sizes.items() for _ in range(count)), strict=True)
+        return round(statistics.median(heights)), round(statistics.median(widths))
+
+    @property
+    def same_shape(self) -> bool:
+        """Whether all images have about the same ratio of height and width, so that one size distorts none of them."""
+        ratios = [height / width for height, width in self.sizes]
+        return max(ratios) <= 1.05 * min(ratios)
+
+    def advice(self) -> list[str]:
+        """Sentences about what no recipe alone can do."""
+        side = min(self.size)
+        small = [one for one in self.structures if one.components == (1, 1) and one.extent_px < side / 4]
+        sentences = []
+        if small and len(small) == len(self.structures):
+            sentences.append(
+                f"{small[0].name} is one spot of {small[0].extent_px:.0f} of {side} pixels: two networks, one that "
+                "finds it and one that segments it with data.roi, may do better (etnet bundle --help)"
+            )
+        if self.pairs < 20:
+            sentences.append(
+                f"{self.pairs} images are few: training with --fold 1/5, 2/5, ... shows how much scores vary"
+            )
+        return sentences
+
+
+def find_pairs(root: Path, data: DataSection) -> tuple[FoundPairs, list[MaskSummary]]:
+    """Images and masks of one's own folder, every mask read and every size compared.
+
+    Raises:
+        DataError: The folder cannot be trained on; see `etnet.data.datasets.find_part`.
+    """
+    pairs = find_part(data, root, "train")
+    summaries = scan_masks(pairs.masks)
+    for image, mask in zip(pairs.images, summaries, strict=True):
+        require_same_size(mask.path, mask.shape, image_path=image, image_shape=read_size(image))
+    return pairs, summaries
+
+
+def survey(pairs: FoundPairs, summaries: Sequence[MaskSummary], classes: ClassPlan) -> Survey:
+    """Look at the images and masks of a folder.
+
+    Args:
+        pairs: As `find_pairs` returns them.
+        summaries: Likewise.
+        classes: How their values are read.
+
+    Raises:
+        DataError: An image cannot be read, or none of the classes but the background is on any mask.
+    """
+    count = len(pairs.ids)
+    chosen = sorted({round(place) for place in np.linspace(0, count - 1, min(count, SURVEYED)).tolist()})
+    kinds, tails = _pixels([pairs.images[index] for index in chosen])
+    drawn: list[list[_Drawn]] = [[] for _ in classes.names]
+    labelled = 0
+    for index in chosen:
+        labels = classes.mapping.apply(pairs.masks[index].read(), path=pairs.masks[index].path)
+        labelled += labels.size - int(np.count_nonzero(labels == (classes.ignore_index or 255)))
+        for number in range(1, len(classes.names)):
+            drawing = _draw(labels == number)
+            if drawing is not None:
+                drawn[number].append(drawing)
+    structures = tuple(
+        _structure(name, drawn[number], labelled)
+        for number, name in enumerate(classes.names)
+        if number and drawn[number]
+    )
+    if not structures:
+        raise DataError(
+            f"{pairs.masks[0].path.parent}: the masks show no structure; expected pixels that are no background"
+        )
+    pattern = patient_pattern(pairs.ids)
+    return Survey(
+        pairs=count,
+        surveyed=len(chosen),
+        sizes=dict(Counter(summary.shape for summary in summaries).most_common()),
+        kinds=dict(Counter(kinds).most_common()),
+        window=None if not tails else (int(min(low for low, _ in tails)), int(np.ceil(max(high for _, high in tails)))),
+        structures=structures,
+        patient_pattern=pattern,
+        patients=None if pattern is None else len({_patient(pattern, name) for name in pairs.ids}),
+    )
+
+
+def patient_pattern(names: Sequence[str]) -> str | None:
+    """A pattern for `data.patient_pattern` if all names share a form in which several images belong to one prefix.
+
+    A prefix that all names share is no patient, and one that never repeats tells nothing.
+
+    >>> patient_pattern(["p1_left", "p1_right", "p2_left", "p2_right"])
+    '(.+)_[^_]+'
+    >>> patient_pattern(["case_001", "case_002"]) is patient_pattern(["001_a", "002_a"]) is None
+    True
+    """
+    for separator in ("_", "-", " "):
+        mark = re.escape(separator)
+        pattern = f"(.+){mark}[^{mark}]+"
+        if all(re.fullmatch(pattern, name) for name in names):
+            groups = Counter(_patient(pattern, name) for name in names)
+            if len(groups) >= 2 and len(names) / len(groups) >= 1.5 and max(groups.values()) <= len(names) / 2:
+                return pattern
+    return None
+
+
+def _patient(pattern: str, name: str) -> str:
+    match = re.fullmatch(pattern, name)
+    return name if match is None else match.group(1)
+
+
+def _pixels(images: Iterable[Path]) -> tuple[list[str], list[tuple[float, float]]]:
+    """What each image's pixels are, and the tails of the values of those of more than 8 bits."""
+    kinds, tails = [], []
+    for path in images:
+        stored = read_stored(path)
+        kinds.append(stored.kind)
+        if stored.pixels.dtype.itemsize > 1 and stored.palette is None:
+            low, high = np.percentile(stored.pixels, _TAILS)
+            tails.append((float(low), float(high)))
+    return kinds, tails
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One structure in one mask: its area, what of it is left after opening with each width, extent, components."""
+
+    area: int
+    left: tuple[int, ...]
+    extent: int
+    components: int
+    hole: bool
+
+
+def _draw(where: np.ndarray) -> _Drawn | None:
+    mask: UInt8Array = where.astype(np.uint8)
+    area = int(np.count_nonzero(mask))
+    if not area:
+        return None
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    areas = boxes[1:, cv2.CC_STAT_AREA]
+    largest = boxes[1 + int(np.argmax(areas))]
+    extent = int(max(largest[cv2.CC_STAT_WIDTH], largest[cv2.CC_STAT_HEIGHT]))
+    _, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    pieces = int(np.count_nonzero(areas >= _SPECK * area))
+    return _Drawn(area, _opened(mask), extent, pieces, bool((hierarchy[0][:, 3] >= 0).any()))
+
+
+def _opened(mask: UInt8Array) -> tuple[int, ...]:
+    """Area that is left after opening with a disc of each of `WIDTHS`; nothing is computed once nothing is left.
+
+    The distance to the background tells where a disc fits, and the distance to those places what it covers, which
+    takes the same time for any width.
+    """
+    # A border of background would make structures at the edge of the picture thinner than they are.
+    inner = cv2.distanceTransform(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_REPLICATE), cv2.DIST_L2, 5)
+    left = []
+    for width in WIDTHS:
+        centres = (inner >= width / 2).astype(np.uint8)
+        if not centres.any():
+            break
+        outside = cv2.distanceTransform(1 - centres, cv2.DIST_L2, 5)
+        covered = (outside[1:-1, 1:-1] < width / 2) & (mask > 0)
+        left.append(int(np.count_nonzero(covered)))
+    return (*left, *(0 for _ in WIDTHS[len(left) :]))
+
+
+def _structure(name: str, drawn: Sequence[_Drawn], labelled: int) -> Structure:
+    area = sum(one.area for one in drawn)
+    left = [sum(one.left[place] for one in drawn) for place in range(len(WIDTHS))]
+    width = next((width for width, rest in zip(WIDTHS, left, strict=True) if rest < area / 2), WIDTHS[-1])
+    components = [one.components for one in drawn]
+    return Structure(
+        name=name,
+        images=len(drawn),
+        share=area / max(labelled, 1),
+        width_px=width,
+        extent_px=statistics.median(one.extent for one in drawn),
+        components=(min(components), max(components)),
+        holes=any(one.hole for one in drawn),
+    )

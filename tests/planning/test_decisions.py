@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from etnet.data.mask_values import MaskMapping
+from etnet.planning.classes import ClassPlan
+from etnet.planning.decisions import Means, decide
+from etnet.planning.planning import recipe_of
+from etnet.planning.survey import Structure, Survey
+
+CPU, GPU = Means(gpu=False, from_scratch=True), Means(gpu=True, from_scratch=False)
+LUNG = Structure("lung", images=80, share=0.26, width_px=129, extent_px=324, components=(2, 2), holes=False)
+VESSEL = Structure("vessel", images=20, share=0.09, width_px=5, extent_px=532, components=(1, 19), holes=True)
+CLASSES = ClassPlan(("background", "lung"), MaskMapping({0: 0, 255: 1}), None, "values 0, 255")
+SURVEY = Survey(
+    pairs=80,
+    surveyed=80,
+    sizes={(512, 512): 80},
+    kinds={"grey 8-bit": 80},
+    window=None,
+    structures=(LUNG,),
+    patient_pattern=None,
+    patients=None,
+)
+
+
+def chosen(survey: Survey, classes: ClassPlan = CLASSES, means: Means = CPU) -> dict[str, object]:
+    decisions = decide(survey, classes, means)
+    recipe_of("plan", decisions)
+    return {one.key: one.value for one in decisions}
+
+
+def test_wide_structures_are_seen_on_reduced_images_without_a_gpu():
+    keys = chosen(SURVEY)
+    assert keys["data.image_size"] == [256, 256]
+    assert keys["data.crop_size"] == 256
+    assert "model.high_resolution" not in keys
+
+
+def test_a_gpu_sees_them_at_their_own_size():
+    keys = chosen(SURVEY, means=GPU)
+    assert "data.image_size" not in keys
+    assert (keys["data.crop_size"], keys["model.encoder"], keys["model.encoder_weights"]) == (
+        512,
+        "resnet50",
+        "imagenet",
+    )
+
+
+def test_narrow_structures_keep_every_pixel_and_are_predicted_at_half_the_size():
+    keys = chosen(replace(SURVEY, sizes={(3000, 2000): 80}, structures=(replace(VESSEL, name="lung"),)))
+    assert "data.image_size" not in keys
+    assert keys["model.high_resolution"] is True
+    assert keys["augmentation.scale"] == [0.75, 1.5]
+    assert keys["data.crop_size"] == 320
+
+
+def test_a_large_image_is_reduced_only_as_far_as_its_narrowest_structure_allows():
+    classes = replace(CLASSES, names=("background", "lung", "lesion"))
+    structures = (LUNG, replace(LUNG, name="lesion", width_px=33))
+    keys = chosen(replace(SURVEY, sizes={(2048, 1024): 80}, structures=structures), classes)
+    assert keys["data.image_size"] == [1008, 512]
+
+
+def test_images_of_different_shapes_are_never_squashed():
+    assert "data.image_size" not in chosen(replace(SURVEY, sizes={(512, 512): 40, (1024, 512): 40}))
+
+
+def test_one_sided_classes_are_not_mirrored():
+    classes = replace(CLASSES, names=("background", "left_lung"))
+    sided = replace(SURVEY, structures=(replace(LUNG, name="left_lung"),))
+    assert chosen(sided, classes)["augmentation.mirror"] == 0.0
+    assert "augmentation.mirror" not in chosen(SURVEY)
+
+
+@pytest.mark.parametrize(
+    ("structure", "rules"),
+    [
+        (LUNG, {"lung": {"largest": 2, "fill_holes": True}}),
+        (replace(LUNG, holes=True), {"lung": {"largest": 2}}),
+        (replace(LUNG, components=(1, 7)), None),
+        (replace(LUNG, images=9), None),
+        (replace(LUNG, width_px=5), None),
+    ],
+)
+def test_rules_of_anatomy_are_those_that_every_mask_obeys(structure, rules):
+    assert chosen(replace(SURVEY, structures=(structure,))).get("postprocess.structures") == rules
+
+
+@pytest.mark.parametrize(("pairs", "share"), [(10, 0.2), (1000, 0.2), (10000, 0.02)])
+def test_no_more_than_200_images_are_held_out(pairs, share):
+    assert chosen(replace(SURVEY, pairs=pairs))["data.validation_fraction"] == share
+
+
+def test_what_the_files_hold_goes_into_the_recipe():
+    classes = replace(CLASSES, mapping=MaskMapping({0: 0, 1: 1, 255: 255}), ignore_index=255)
+    keys = chosen(replace(SURVEY, window=(30, 4000), patient_pattern="(.+)_[^_]+", patients=40), classes)
+    assert keys["data.ignore_index"] == 255
+    assert keys["data.intensity_window"] == [30, 4000]
+    assert keys["data.patient_pattern"] == "(.+)_[^_]+"
+
+
+def test_a_tiny_image_still_has_a_crop_that_the_network_takes():
+    assert (
+        chosen(replace(SURVEY, sizes={(40, 50): 80}, structures=(replace(LUNG, width_px=17),)))["data.crop_size"] == 64
+    )

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from etnet.config.data_section import DataSection
+from etnet.errors import DataError
+from etnet.planning.classes import plan_classes
+from etnet.planning.survey import Survey, find_pairs, patient_pattern, survey
+
+
+def write_folder(root: Path, masks: list[np.ndarray], images: list[np.ndarray] | None = None) -> Path:
+    """A folder of these masks, with grey images of the same sizes unless some are given."""
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for index, mask in enumerate(masks):
+        image = np.full((*mask.shape, 3), 90, np.uint8) if images is None else images[index]
+        Image.fromarray(image).save(root / "images" / f"{index}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{index}.png")
+    return root
+
+
+def surveyed(root: Path) -> Survey:
+    pairs, summaries = find_pairs(root, DataSection())
+    return survey(pairs, summaries, plan_classes(summaries, None))
+
+
+def stripe(width: int, size: int = 200) -> np.ndarray:
+    mask = np.zeros((size, size), np.uint8)
+    mask[size // 4 : size // 4 + width] = 255
+    return mask
+
+
+@pytest.mark.parametrize(("width", "found"), [(2, 3), (4, 5), (8, 9), (20, 25), (60, 65)])
+def test_the_width_of_a_stripe_is_that_of_the_smallest_disc_that_does_not_fit(tmp_path, width, found):
+    (structure,) = surveyed(write_folder(tmp_path, [stripe(width)])).structures
+    assert structure.width_px == found
+    assert structure.extent_px == 200
+    assert structure.share == pytest.approx(width / 200)
+
+
+def test_the_width_is_that_of_opening_with_discs(tmp_path):
+    generator = np.random.default_rng(0)
+    mask = np.zeros((180, 240), np.uint8)
+    for _ in range(12):
+        ends = generator.integers(20, 160, (2, 2)).tolist()
+        cv2.line(mask, *ends, 255, int(generator.integers(3, 14)))
+    (structure,) = surveyed(write_folder(tmp_path, [mask])).structures
+    area = np.count_nonzero(mask)
+    left = {
+        width: np.count_nonzero(
+            cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+        )
+        for width in (3, 5, 7, 9, 13, 17, 25, 33)
+    }
+    expected = next(width for width, rest in left.items() if rest < area / 2)
+    steps = list(left)
+    assert abs(steps.index(structure.width_px) - steps.index(expected)) <= 1
+
+
+def test_pieces_holes_and_presence_are_counted(tmp_path):
+    two = cv2.circle(cv2.circle(np.zeros((120, 160), np.uint8), (40, 60), 30, 255, -1), (120, 60), 25, 255, -1)
+    speckled = cv2.circle(two.copy(), (80, 5), 2, 255, -1)
+    ring = cv2.circle(cv2.circle(np.zeros((120, 160), np.uint8), (80, 60), 40, 255, -1), (80, 60), 10, 0, -1)
+    found = surveyed(write_folder(tmp_path, [two, speckled, ring, np.zeros((120, 160), np.uint8)]))
+    (structure,) = found.structures
+    assert structure.images == 3
+    assert structure.components == (1, 2)
+    assert structure.holes
+    assert (found.pairs, found.surveyed, found.size, found.same_shape) == (4, 4, (120, 160), True)
+
+
+def test_pixels_without_a_label_are_not_counted(tmp_path):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:10], mask[10:30] = 1, 255
+    (structure,) = surveyed(write_folder(tmp_path, [mask])).structures
+    assert structure.share == pytest.approx(0.5)
+
+
+def test_the_window_of_images_of_more_than_8_bits_holds_nearly_all_pixels(tmp_path):
+    image = np.full((50, 50), 1000, np.uint16)
+    image[:10], image[10:20] = 100, 4000
+    image[49, 49] = 65535
+    found = surveyed(write_folder(tmp_path, [stripe(6, 50)], [image]))
+    assert found.window == (100, 4000)
+    assert found.kinds == {"grey 16-bit": 1}
+
+
+def test_images_of_several_shapes_are_told(tmp_path):
+    found = surveyed(write_folder(tmp_path, [stripe(5, 100), stripe(5, 100)[:60], stripe(5, 100)]))
+    assert found.sizes == {(100, 100): 2, (60, 100): 1}
+    assert not found.same_shape
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (["a_l", "a_r", "b_l", "b_r"], "(.+)_[^_]+"),
+        (["p-1-x", "p-1-y", "p-2-x", "p-2-y"], r"(.+)\-[^\-]+"),
+        (["case_1", "case_2", "case_3"], None),
+        (["21_training", "22_training"], None),
+        (["a_l", "a_r", "b_l", "plain"], None),
+    ],
+)
+def test_patients_are_told_by_prefixes_that_repeat(names, pattern):
+    assert patient_pattern(names) == pattern
+
+
+def test_an_empty_structure_is_refused(tmp_path):
+    mask = np.zeros((20, 20), np.uint8)
+    root = write_folder(tmp_path, [mask])
+    with pytest.raises(DataError, match="hold only the value 0"):
+        surveyed(root)
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path):
+    root = write_folder(tmp_path, [stripe(5)], [np.zeros((100, 200, 3), np.uint8)])
+    with pytest.raises(DataError, match="200x200 pixels; expected 200x100"):
+        surveyed(root)
