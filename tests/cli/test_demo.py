@@ -35,7 +35,7 @@ def test_a_small_demo_trains_scores_segments_and_shows_each_command(monkeypatch:
     assert all(Path(picture).exists() for picture in pictures)
     assert result.stdout.splitlines()[-2:] == [
         "Results: runs/demo",
-        "Next: etnet train --recipe folder --data my_folder/   (with images/ and masks/)",
+        "Next: etnet plan my_folder/   (with images/ and masks/)",
     ]
 
 

@@ -89,9 +89,10 @@ def etnet_problem(words: list[str], recipes: dict[str, str], folder: Path) -> st
 
 
 def written_recipes(document: str) -> dict[str, str]:
-    """Recipes shown in the document by the file name in their first line."""
+    """Recipes shown in the document by the file name in their first line, and those that `etnet plan` writes there."""
     texts = [block.text for block in blocks(document, "yaml")]
-    return {text.splitlines()[0].removeprefix("# "): text for text in texts}
+    planned = [f"{Path(words[1]).name}.yaml" for words in etnet_lines(document) if words[0] == "plan"]
+    return dict.fromkeys(planned, "name: planned\n") | {text.splitlines()[0].removeprefix("# "): text for text in texts}
 
 
 def make_targets() -> set[str]:

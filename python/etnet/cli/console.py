@@ -57,7 +57,7 @@ def newest_model() -> Path:
     if run is None:
         raise UsageError(
             "no model was given and runs/train holds no trained run; train one with "
-            "'etnet train --recipe folder --data YOUR_DATA', or try 'etnet demo' first"
+            "'etnet plan YOUR_DATA' and the command that it prints, or try 'etnet demo' first"
         )
     note(f"Model: {run} (the newest run; name another to choose it)")
     return run

@@ -67,7 +67,10 @@ def list_command(as_json: bool) -> None:
         return
     for card in CATALOG.values():
         print_card(card)
-    output().print("Your own images: a folder with images/ and masks/ of the same names; recipe folder", soft_wrap=True)
+    output().print(
+        "Your own images: a folder with images/ and masks/ of the same names; etnet plan makes the recipe",
+        soft_wrap=True,
+    )
 
 
 @command.command("check", short_help="Check a data folder before training on it.")

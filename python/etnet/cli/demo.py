@@ -42,7 +42,7 @@ def command(output: Path | None, epochs: int | None, device: str) -> None:
     note("Pictures to look at:")
     for picture in (run / "training_samples.png", run / "results.png", scores / "overlays", predictions / "overlays"):
         note(f"  {picture}")
-    closing_lines(folder, "etnet train --recipe folder --data my_folder/   (with images/ and masks/)")
+    closing_lines(folder, "etnet plan my_folder/   (with images/ and masks/)")
 
 
 def _run(name: str, *arguments: str | Path) -> None:
