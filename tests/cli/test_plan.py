@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -45,8 +48,10 @@ def test_json_holds_what_was_found_and_chosen(folder):
     told = json.loads(result.stdout)
     assert told["images"] == 10
     assert told["structures"][0]["name"] == "foreground"
-    assert {"key": "data.dataset", "value": "folder", "reason": ""} in told["decisions"]
-    assert told["training_minutes"] > 0
+    (recipe,) = told["recipes"]
+    assert recipe["file"] == "a.yaml"
+    assert {"key": "data.dataset", "value": "folder", "reason": ""} in recipe["decisions"]
+    assert recipe["training_minutes"] > 0
 
 
 def test_an_existing_recipe_is_kept_unless_it_may_be_replaced(folder):
@@ -75,3 +80,17 @@ def test_a_folder_without_masks_is_refused_and_nothing_is_written(tmp_path):
 def test_names_reach_the_recipe(folder):
     assert run(folder, "--classes", "background, disc").exit_code == 0
     assert load_recipe("my-discs.yaml").data.class_names == ("background", "disc")
+
+
+def test_a_small_spot_ends_with_three_commands_that_work_together(tmp_path):
+    root = write_disc_folder(tmp_path / "spots", count=10, size=64)
+    for path in (root / "masks").iterdir():
+        mask = cv2.erode(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.ones((11, 11), np.uint8))
+        cv2.imwrite(str(path), mask)
+    result = run(root, "--from-scratch", "--output", "own.yaml")
+    assert result.exit_code == 0, result.output
+    assert load_recipe("own.yaml").data.roi is not None
+    assert load_recipe("own-localizer.yaml").data.image_size == (256, 256)
+    command = result.stdout.splitlines()[-1].removeprefix("Next: ")
+    assert [shlex.split(part)[:2] for part in command.split(" && ")] == [["etnet", "train"]] * 2 + [["etnet", "bundle"]]
+    assert "runs/train/spots-localizer runs/train/spots --output spots-bundle" in command

@@ -6,7 +6,7 @@ import pytest
 
 from etnet.data.mask_values import MaskMapping
 from etnet.planning.classes import ClassPlan
-from etnet.planning.decisions import Means, decide
+from etnet.planning.decisions import Means, decide, decide_localizer, is_spot
 from etnet.planning.planning import recipe_of
 from etnet.planning.survey import Structure, Survey
 
@@ -21,6 +21,7 @@ SURVEY = Survey(
     kinds={"grey 8-bit": 80},
     window=None,
     structures=(LUNG,),
+    spot=None,
     patient_pattern=None,
     patients=None,
 )
@@ -106,3 +107,33 @@ def test_a_tiny_image_still_has_a_crop_that_the_network_takes():
     assert (
         chosen(replace(SURVEY, sizes={(40, 50): 80}, structures=(replace(LUNG, width_px=17),)))["data.crop_size"] == 64
     )
+
+
+class TestSpot:
+    CUP = ClassPlan(("background", "rim", "cup"), MaskMapping({0: 0, 1: 1, 2: 2, 255: 255}), 255, "values")
+    SPOT = replace(
+        SURVEY,
+        sizes={(1000, 1200): 80},
+        structures=(replace(LUNG, name="rim", width_px=33), replace(LUNG, name="cup")),
+        spot=0.2,
+    )
+
+    def test_is_segmented_in_a_square_with_room_around_it(self):
+        keys = chosen(self.SPOT, self.CUP)
+        assert keys["data.roi"] == {"side": 0.28, "size": 256, "jitter": 0.1}
+        assert keys["data.crop_size"] == 256
+        assert "data.image_size" not in keys
+
+    def test_is_found_by_a_small_network_that_sees_all_classes_as_one(self):
+        decisions = decide_localizer(self.SPOT, self.CUP, CPU)
+        recipe = recipe_of("plan-localizer", decisions)
+        assert recipe.data.mask_values == {0: 0, 1: 1, 2: 1, 255: 255}
+        assert recipe.data.ignore_index == 255
+        assert (recipe.data.image_size, recipe.data.crop_size) == ((256, 256), 256)
+
+    @pytest.mark.parametrize(
+        ("change", "spot"), [({}, True), ({"spot": 0.3}, False), ({"spot": None}, False), ({"surveyed": 9}, False)]
+    )
+    def test_is_told_by_enough_masks_that_all_show_one_small_piece(self, change, spot):
+        assert is_spot(replace(self.SPOT, **change)) == spot
+        assert ("data.roi" in chosen(replace(self.SPOT, **change), self.CUP)) == spot

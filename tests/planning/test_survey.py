@@ -74,6 +74,15 @@ def test_pieces_holes_and_presence_are_counted(tmp_path):
     assert (found.pairs, found.surveyed, found.size, found.same_shape) == (4, 4, (120, 160), True)
 
 
+def test_one_piece_in_every_mask_is_a_spot(tmp_path):
+    spots = [cv2.circle(np.zeros((100, 200), np.uint8), (60, 40), radius, 1, -1) for radius in (10, 20)]
+    cup = cv2.circle(spots[1].copy(), (60, 40), 8, 2, -1)
+    assert surveyed(write_folder(tmp_path / "a", [spots[0], cup])).spot == pytest.approx(41 / 200)
+    apart = cv2.circle(spots[1].copy(), (150, 40), 12, 1, -1)
+    assert surveyed(write_folder(tmp_path / "b", [spots[0], apart])).spot is None
+    assert surveyed(write_folder(tmp_path / "c", [spots[0], 0 * apart])).spot is None
+
+
 def test_pixels_without_a_label_are_not_counted(tmp_path):
     mask = np.zeros((40, 40), np.uint8)
     mask[:10], mask[10:30] = 1, 255

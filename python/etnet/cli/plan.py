@@ -12,8 +12,10 @@ import click
 from etnet.cli.console import closing_lines, messages, note, output
 
 if TYPE_CHECKING:
-    from etnet.planning.planning import Plan
+    from etnet.planning.planning import Plan, PlannedRecipe
     from etnet.planning.survey import Survey
+
+_FEW = 20
 
 
 @click.command("plan")
@@ -48,7 +50,8 @@ def command(
     etnet plan my_folder/ --minutes 60 --classes background,exudate,haemorrhage
 
     Looks at sizes, values, structures and names, measures how fast this machine trains, and writes a recipe with the
-    reason of every choice beside it. Nothing in DIR is changed.
+    reason of every choice beside it. Where all structures are one small spot, there are two recipes: one network finds
+    it, one segments the square around it. Nothing in DIR is changed.
     """
     from etnet.errors import UsageError
     from etnet.inference.backends.torch_backend import resolve_device
@@ -59,8 +62,10 @@ def command(
     _require_own_folder(root)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.resolve().name).strip("-._") or "plan"
     path = recipe_file or Path(f"{name}.yaml")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists already; name another file with --output, or add --overwrite")
+    paths = {name: path, f"{name}-localizer": path.with_stem(f"{path.stem}-localizer")}
+    for existing in paths.values():
+        if existing.exists() and not overwrite:
+            raise UsageError(f"{existing}: exists already; name another file with --output, or add --overwrite")
     with messages().status("") as status:
         plan = make_plan(
             root,
@@ -71,18 +76,28 @@ def command(
             from_scratch=from_scratch,
             progress=status.update,
         )
-    text = recipe_text(name, _head(root, plan), plan.decisions)
-    write_text(path, text)
-    following = ["etnet", "train", "--recipe", str(path), "--data", str(root)]
-    command_line = shlex.join([*following, *([] if device == "auto" else ["--device", device])])
+    texts = {
+        one.recipe.name: recipe_text(one.recipe.name, _head(root, plan, one), one.decisions) for one in plan.recipes
+    }
+    for part, text in texts.items():
+        write_text(paths[part], text)
     if as_json:
-        click.echo(json_text(_as_json(plan, path)))
+        click.echo(json_text(_as_json(plan, paths)))
     else:
         _print_survey(plan.survey)
-        output().print(f"\n{text}", markup=False, soft_wrap=True)
-        for advice in plan.survey.advice():
-            note(advice)
-    closing_lines(path, command_line, to_stderr=as_json)
+        for text in texts.values():
+            output().print(f"\n{text}", markup=False, soft_wrap=True, end="")
+        output().print()
+    if plan.survey.pairs < _FEW:
+        note(f"{plan.survey.pairs} images are few: training with --fold 1/5, 2/5, ... shows how much scores vary.")
+    where = [] if device == "auto" else ["--device", device]
+    lines = [
+        shlex.join(["etnet", "train", "--recipe", str(paths[part]), "--data", str(root), *where]) for part in texts
+    ]
+    if plan.localizer is not None:
+        runs = [f"runs/train/{part}" for part in texts]
+        lines.append(shlex.join(["etnet", "bundle", *runs, "--output", f"{name}-bundle"]))
+    closing_lines(path, " && ".join(lines), to_stderr=as_json)
 
 
 def _require_own_folder(root: Path) -> None:
@@ -99,10 +114,16 @@ def _require_own_folder(root: Path) -> None:
         )
 
 
-def _head(root: Path, plan: Plan) -> list[str]:
+def _head(root: Path, plan: Plan, part: PlannedRecipe) -> list[str]:
+    role = ""
+    if plan.localizer is not None:
+        share = 100 * (plan.survey.spot or 0.0)
+        does = "finds it." if part is plan.localizer else "segments the square around it."
+        role = f"The structures are one spot of at most {share:.0f} % of the width. Of two networks, this one {does}"
     return [
         f"Made by etnet plan for {plan.survey.pairs} images in {root.resolve().name}. Change what you know better.",
-        f"Training takes about {_duration(plan.minutes)} where it was made, at {plan.images_per_second:.1f} images/s, "
+        *([role] if role else []),
+        f"Training takes about {_duration(part.minutes)} where it was made, at {part.images_per_second:.1f} images/s, "
         "and scoring beside it.",
     ]
 
@@ -139,10 +160,9 @@ def _print_survey(survey: Survey) -> None:
     output().print(table)
 
 
-def _as_json(plan: Plan, path: Path) -> dict[str, object]:
+def _as_json(plan: Plan, paths: dict[str, Path]) -> dict[str, object]:
     survey = plan.survey
     return {
-        "recipe": str(path),
         "images": survey.pairs,
         "surveyed": survey.surveyed,
         "sizes": [
@@ -150,7 +170,13 @@ def _as_json(plan: Plan, path: Path) -> dict[str, object]:
         ],
         "kinds": dict(survey.kinds),
         "structures": [vars(one) for one in survey.structures],
-        "decisions": [vars(one) for one in plan.decisions],
-        "images_per_second": plan.images_per_second,
-        "training_minutes": plan.minutes,
+        "recipes": [
+            {
+                "file": str(paths[part.recipe.name]),
+                "decisions": [vars(one) for one in part.decisions],
+                "images_per_second": part.images_per_second,
+                "training_minutes": part.minutes,
+            }
+            for part in plan.recipes
+        ],
     }

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from etnet.data.mask_values import MaskMapping
 from etnet.planning.classes import ClassPlan
 from etnet.planning.survey import WIDTHS, Structure, Survey
 
@@ -20,6 +21,15 @@ NARROW = 9
 
 ENOUGH_MASKS = 10
 """Masks that must agree before an anatomical rule is read from them."""
+
+
+SMALL_SPOT = 0.25
+"""Share of the image's width up to which a single spot is segmented in a square around it."""
+
+_ROOM = 1.4
+"""Side of that square, in sides of the largest spot: room for the background and for an error of the localizer."""
+
+LOCALIZER_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -68,11 +78,22 @@ def decide(survey: Survey, classes: ClassPlan, means: Means) -> list[Decision]:
         classes: What the values of the masks stand for.
         means: What there is to train with.
     """
-    size = _reduced_size(survey, means)
-    scale = size[0] / survey.size[0] if size else 1.0
+    if is_spot(survey):
+        region = _region(survey, means)
+        scale = region["size"] / (region["side"] * survey.size[1])
+        seen = [
+            Decision("data.roi", region, "the square that is segmented; another network finds its centre"),
+            Decision("data.crop_size", region["size"], "the whole square"),
+        ]
+    else:
+        size = _reduced_size(survey, means)
+        scale = size[0] / survey.size[0] if size else 1.0
+        seen = list(_seen(survey, size, means))
     narrow = [one for one in survey.structures if one.width_px * scale <= NARROW]
     return [
-        *_data(survey, classes, size, means),
+        *_read(survey, classes),
+        *seen,
+        Decision("data.validation_fraction", _held_out(survey.pairs), "chooses the weights"),
         *_augmentation(survey, classes, narrow),
         *_model(narrow, means),
         _learning_rate(means),
@@ -80,7 +101,47 @@ def decide(survey: Survey, classes: ClassPlan, means: Means) -> list[Decision]:
     ]
 
 
-def _data(survey: Survey, classes: ClassPlan, size: tuple[int, int] | None, means: Means) -> Iterator[Decision]:
+def is_spot(survey: Survey) -> bool:
+    """Whether two networks should share the work, one that finds the structures and one that segments them.
+
+    So it is where every mask shows one small piece, as in the paper's segmentation of the optic disc (Sec. 3).
+    """
+    return survey.spot is not None and survey.spot <= SMALL_SPOT and survey.surveyed >= ENOUGH_MASKS
+
+
+def decide_localizer(survey: Survey, classes: ClassPlan, means: Means) -> list[Decision]:
+    """Keys of the recipe that finds the spot in a small copy of the image, all its classes as one.
+
+    Args:
+        survey: What the images and masks are like.
+        classes: What the values of the masks stand for.
+        means: What there is to train with.
+    """
+    inside = {value: min(index, 1) for value, index in classes.mapping.classes.items() if index != classes.ignore_index}
+    ignored = {} if classes.ignore_index is None else {classes.ignore_index: classes.ignore_index}
+    joined = ClassPlan(
+        ("background", "spot"), MaskMapping(inside | ignored), classes.ignore_index, "all classes as one"
+    )
+    return [
+        *_read(survey, joined),
+        Decision("data.image_size", [LOCALIZER_SIDE, LOCALIZER_SIDE], "finding it needs no detail"),
+        Decision("data.crop_size", LOCALIZER_SIDE, "the whole image"),
+        Decision("data.validation_fraction", _held_out(survey.pairs), "chooses the weights"),
+        Decision("augmentation.scale", [0.7, 1.4]),
+        Decision("model.encoder", "resnet18"),
+        Decision("model.encoder_weights", "none" if means.from_scratch else "imagenet"),
+        Decision("model.decoder_channels", 64),
+        Decision("model.edge_channels", 32),
+        Decision("optimizer.base_lr", 0.003),
+    ]
+
+
+def _region(survey: Survey, means: Means) -> dict[str, Any]:
+    side = min(1.0, _ROOM * (survey.spot or 1.0))
+    return {"side": round(side, 3), "size": 512 if means.gpu else 256, "jitter": 0.1}
+
+
+def _read(survey: Survey, classes: ClassPlan) -> Iterator[Decision]:
     yield Decision("data.dataset", "folder")
     yield Decision("data.class_names", list(classes.names), classes.reason)
     if not classes.stored_as_indices:
@@ -92,17 +153,19 @@ def _data(survey: Survey, classes: ClassPlan, size: tuple[int, int] | None, mean
             f"the names look like {survey.patients} patients, who are held out as a whole; remove it if they are not"
         )
         yield Decision("data.patient_pattern", survey.patient_pattern, reason)
-    if size is not None:
-        yield Decision("data.image_size", list(size), _why_reduced(survey, size))
     if survey.window is not None:
         yield Decision(
             "data.intensity_window", list(survey.window), "99 % of the pixels of more than 8 bits lie inside"
         )
+
+
+def _seen(survey: Survey, size: tuple[int, int] | None, means: Means) -> Iterator[Decision]:
+    if size is not None:
+        yield Decision("data.image_size", list(size), _why_reduced(survey, size))
     seen = size or survey.size
     crop = max(min(_multiple(min(seen)), means.longest_crop), 4 * MULTIPLE)
     reason = "the whole image" if crop >= max(seen) else f"of {seen[0]}x{seen[1]} pixels"
     yield Decision("data.crop_size", crop, reason)
-    yield Decision("data.validation_fraction", _held_out(survey.pairs), "chooses the weights")
 
 
 def _why_reduced(survey: Survey, size: tuple[int, int]) -> str:
@@ -145,8 +208,9 @@ def _augmentation(survey: Survey, classes: ClassPlan, narrow: list[Structure]) -
         yield Decision(
             "augmentation.scale", [0.75, 1.5], f"{narrow[0].name} is narrow; at half its size it would be lost"
         )
-    elif len(survey.sizes) == 1:
-        yield Decision("augmentation.scale", [0.75, 1.33], "all images have one size, so scales differ little")
+    elif len(survey.sizes) == 1 or is_spot(survey):
+        what = "all squares" if is_spot(survey) else "all images"
+        yield Decision("augmentation.scale", [0.75, 1.33], f"{what} have one size, so scales differ little")
 
 
 def _model(narrow: list[Structure], means: Means) -> Iterator[Decision]:

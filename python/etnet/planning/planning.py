@@ -14,15 +14,18 @@ from etnet.config.data_section import DataSection
 from etnet.config.load import apply_overrides, recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.planning.classes import ClassPlan, plan_classes
-from etnet.planning.decisions import Decision, Means, decide
+from etnet.planning.decisions import Decision, Means, decide, decide_localizer, is_spot
 from etnet.planning.survey import Survey, find_pairs, survey
 from etnet.training.profiling import images_per_second
 
-STEPS = {"gpu": 6000, "cpu": 2500}
+STEPS = {"cuda": 6000, "cpu": 2500}
 """Training steps without a limit of time: about those with which the recipes of the package reached their scores."""
 
 EPOCHS = (10, 1000)
 VALIDATIONS = 20
+_FOR_THE_LOCALIZER = 0.15
+"""Share of the time, where there is one."""
+
 _USED = 0.9
 """Share of the time that training gets; the rest is for scoring and saving."""
 
@@ -33,24 +36,42 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A recipe and why it is so.
+class PlannedRecipe:
+    """One network and why it is so.
 
     Attributes:
-        survey: What the images and masks are like.
-        classes: What the values of the masks stand for.
         decisions: Every key with its reason.
         recipe: The recipe of these decisions, checked.
         images_per_second: Measured speed of a training by it, on this machine.
         minutes: How long that training takes, without scoring and saving.
     """
 
-    survey: Survey
-    classes: ClassPlan
     decisions: tuple[Decision, ...]
     recipe: Recipe
     images_per_second: float
     minutes: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train on a folder.
+
+    Attributes:
+        survey: What the images and masks are like.
+        classes: What the values of the masks stand for.
+        segmenter: The network that segments.
+        localizer: The network that finds where to segment; None where the whole image is segmented.
+    """
+
+    survey: Survey
+    classes: ClassPlan
+    segmenter: PlannedRecipe
+    localizer: PlannedRecipe | None
+
+    @property
+    def recipes(self) -> tuple[PlannedRecipe, ...]:
+        """The networks in the order in which they are used."""
+        return (self.segmenter,) if self.localizer is None else (self.localizer, self.segmenter)
 
 
 def make_plan(
@@ -83,14 +104,22 @@ def make_plan(
     classes = plan_classes(summaries, class_names)
     progress("looking at images and structures")
     found = survey(pairs, summaries, classes)
-    decisions = decide(found, classes, Means(gpu=device.type == "cuda", from_scratch=from_scratch))
-    training, speed = _training(name, decisions, found, root=root, device=device, minutes=minutes, progress=progress)
-    decisions = sorted(
-        [*decisions, *training], key=lambda one: list(Recipe.model_fields).index(one.key.partition(".")[0])
-    )
-    recipe = recipe_of(name, decisions)
-    steps = _steps_per_epoch(recipe, found.pairs) * recipe.training.epochs
-    return Plan(found, classes, tuple(decisions), recipe, speed, steps * recipe.training.batch_size / speed / 60)
+    means = Means(gpu=device.type == "cuda", from_scratch=from_scratch)
+    shares = [1 - _FOR_THE_LOCALIZER, _FOR_THE_LOCALIZER] if is_spot(found) else [1.0]
+    parts = [(name, decide(found, classes, means)), (f"{name}-localizer", decide_localizer(found, classes, means))]
+    planned = [
+        _with_length(
+            part,
+            decisions,
+            found.pairs,
+            root=root,
+            device=device,
+            minutes=None if minutes is None else share * minutes,
+            progress=progress,
+        )
+        for share, (part, decisions) in zip(shares, parts, strict=False)
+    ]
+    return Plan(found, classes, planned[0], planned[1] if len(planned) == 2 else None)
 
 
 def recipe_of(name: str, decisions: Sequence[Decision]) -> Recipe:
@@ -103,49 +132,56 @@ def recipe_of(name: str, decisions: Sequence[Decision]) -> Recipe:
     return recipe_from_values(apply_overrides({"name": name}, overrides), f"the plan {name}")
 
 
-def _training(
+def _with_length(
     name: str,
     decisions: Sequence[Decision],
-    found: Survey,
+    pairs: int,
     *,
     root: Path,
     device: torch.device,
     minutes: float | None,
     progress: Progress,
-) -> tuple[list[Decision], float]:
-    """The section `training`, and the images per second that it was made for."""
-    trained = round(found.pairs * (1 - _value(decisions, "data.validation_fraction")))
-    batch = min(_batch_size(_value(decisions, "data.crop_size"), device), max(1, trained))
-    chosen = [Decision("training.batch_size", batch)]
-    speeds = {}
-    for precision in ("float32", "bfloat16") if device.type == "cpu" else ("auto",):
-        progress(f"measuring the speed of training{'' if precision == 'auto' else ' in ' + precision}")
-        tried = recipe_of(name, [*decisions, *chosen, Decision("training.precision", precision)])
-        with tempfile.TemporaryDirectory() as folder:
-            speeds[precision] = images_per_second(tried, data_root=root, folder=Path(folder), device=device)
-    best = next(iter(speeds))
-    if speeds.get("bfloat16", 0.0) >= _WORTH * speeds[best]:
-        times = speeds["bfloat16"] / speeds[best]
-        best = "bfloat16"
-        chosen.append(Decision("training.precision", best, f"{times:.1f} times as fast as float32 on this processor"))
-    elif best == "float32":
-        chosen.append(Decision("training.precision", best, "bfloat16 is hardly faster on this processor"))
-    recipe = recipe_of(name, [*decisions, *chosen])
-    per_epoch = _steps_per_epoch(recipe, found.pairs)
-    if minutes is None:
-        steps = STEPS["gpu" if device.type == "cuda" else "cpu"]
-        reason = f"about {steps} steps"
-    else:
-        steps = int(60 * minutes * _USED * speeds[best] / batch)
-        reason = f"what {minutes:g} minutes hold at {speeds[best]:.1f} images/s, measured here"
-    epochs = min(max(round(steps / per_epoch), EPOCHS[0]), EPOCHS[1])
+) -> PlannedRecipe:
+    """The recipe with a section `training` for the speed that this machine has."""
+    trained = max(1, round(pairs * (1 - _value(decisions, "data.validation_fraction"))))
+    batch = min(_batch_size(_value(decisions, "data.crop_size"), device), trained)
+    chosen = [*decisions, Decision("training.batch_size", batch)]
+    precision, speed = _precision(name, chosen, root=root, device=device, progress=progress)
+    steps, reason = STEPS[device.type], f"about {STEPS[device.type]} steps"
+    if minutes is not None:
+        steps = int(60 * minutes * _USED * speed / batch)
+        reason = f"what {minutes:.3g} minutes hold at {speed:.1f} images/s, measured here"
+    epochs = min(max(round(steps * batch / trained), EPOCHS[0]), EPOCHS[1])
     every = max(1, epochs // VALIDATIONS)
     chosen += [
+        precision,
         Decision("training.epochs", epochs, reason),
         Decision("training.validate_every", every),
         Decision("training.save_every", every),
     ]
-    return chosen, speeds[best]
+    sections = list(Recipe.model_fields)
+    chosen.sort(key=lambda one: sections.index(one.key.partition(".")[0]))
+    return PlannedRecipe(tuple(chosen), recipe_of(name, chosen), speed, epochs * trained / speed / 60)
+
+
+def _precision(
+    name: str, decisions: Sequence[Decision], *, root: Path, device: torch.device, progress: Progress
+) -> tuple[Decision, float]:
+    """The number format in which this machine trains fastest, and its images per second."""
+
+    def measured(precision: str) -> float:
+        progress(f"measuring how fast {name} trains in {precision}")
+        tried = recipe_of(name, [*decisions, Decision("training.precision", precision)])
+        with tempfile.TemporaryDirectory() as folder:
+            return images_per_second(tried, data_root=root, folder=Path(folder), device=device)
+
+    if device.type != "cpu":
+        return Decision("training.precision", "auto"), measured("auto")
+    exact, short = measured("float32"), measured("bfloat16")
+    if short < _WORTH * exact:
+        return Decision("training.precision", "float32", "bfloat16 is hardly faster on this processor"), exact
+    reason = f"{short / exact:.1f} times as fast as float32 on this processor"
+    return Decision("training.precision", "bfloat16", reason), short
 
 
 def _value(decisions: Sequence[Decision], key: str) -> float:
@@ -157,8 +193,3 @@ def _batch_size(crop: float, device: torch.device) -> int:
     if device.type == "cuda":
         return 16
     return 8 if crop <= 256 else 4
-
-
-def _steps_per_epoch(recipe: Recipe, pairs: int) -> float:
-    trained = max(1, round(pairs * (1 - recipe.data.validation_fraction)))
-    return trained / recipe.training.batch_size

@@ -67,6 +67,8 @@ class Survey:
         kinds: What the pixels of the surveyed images are, such as `RGB 8-bit`, with their number.
         window: Values between which nearly all pixels lie, where images have more than 8 bits.
         structures: The classes, without the background.
+        spot: Longest side of the box around all structures together, as a share of the image's width, the largest over
+            the surveyed masks; None unless each of them shows one connected piece.
         patient_pattern: Regular expression of the patient in the names, where they look like several images of each.
         patients: How many patients that makes.
     """
@@ -77,6 +79,7 @@ class Survey:
     kinds: Mapping[str, int]
     window: tuple[int, int] | None
     structures: tuple[Structure, ...]
+    spot: float | None
     patient_pattern: str | None
     patients: int | None
 
@@ -91,22 +94,6 @@ class Survey:
         """Whether all images have about the same ratio of height and width, so that one size distorts none of them."""
         ratios = [height / width for height, width in self.sizes]
         return max(ratios) <= 1.05 * min(ratios)
-
-    def advice(self) -> list[str]:
-        """Sentences about what no recipe alone can do."""
-        side = min(self.size)
-        small = [one for one in self.structures if one.components == (1, 1) and one.extent_px < side / 4]
-        sentences = []
-        if small and len(small) == len(self.structures):
-            sentences.append(
-                f"{small[0].name} is one spot of {small[0].extent_px:.0f} of {side} pixels: two networks, one that "
-                "finds it and one that segments it with data.roi, may do better (etnet bundle --help)"
-            )
-        if self.pairs < 20:
-            sentences.append(
-                f"{self.pairs} images are few: training with --fold 1/5, 2/5, ... shows how much scores vary"
-            )
-        return sentences
 
 
 def find_pairs(root: Path, data: DataSection) -> tuple[FoundPairs, list[MaskSummary]]:
@@ -137,10 +124,12 @@ def survey(pairs: FoundPairs, summaries: Sequence[MaskSummary], classes: ClassPl
     chosen = sorted({round(place) for place in np.linspace(0, count - 1, min(count, SURVEYED)).tolist()})
     kinds, tails = _pixels([pairs.images[index] for index in chosen])
     drawn: list[list[_Drawn]] = [[] for _ in classes.names]
-    labelled = 0
+    labelled, spots = 0, []
     for index in chosen:
         labels = classes.mapping.apply(pairs.masks[index].read(), path=pairs.masks[index].path)
         labelled += labels.size - int(np.count_nonzero(labels == (classes.ignore_index or 255)))
+        together = _draw((labels > 0) & (labels < len(classes.names)))
+        spots.append(together.extent / labels.shape[1] if together is not None and together.components == 1 else None)
         for number in range(1, len(classes.names)):
             drawing = _draw(labels == number)
             if drawing is not None:
@@ -162,6 +151,7 @@ def survey(pairs: FoundPairs, summaries: Sequence[MaskSummary], classes: ClassPl
         kinds=dict(Counter(kinds).most_common()),
         window=None if not tails else (int(min(low for low, _ in tails)), int(np.ceil(max(high for _, high in tails)))),
         structures=structures,
+        spot=None if None in spots else max(spot for spot in spots if spot is not None),
         patient_pattern=pattern,
         patients=None if pattern is None else len({_patient(pattern, name) for name in pairs.ids}),
     )
