@@ -371,3 +371,6 @@ class TrainingDisplay:
                 f"epoch {int(row['epoch'])}  loss {row['loss']:.4f}  validation mIoU {row['validation_mean_iou']:.4f}  "
                 f"Dice {row['validation_mean_foreground_dice']:.4f}  accuracy {row['validation_accuracy']:.4f}"
             )
+
+    def on_stop(self, *, signal_number: int) -> None:
+        """Nothing: the sentence at the end says so."""

@@ -212,6 +212,8 @@ class TrainingRun:
             iteration = self.start if self._has_stalled else self._loop(log, stop)
         # A signal may have reached another process only.
         signal_number = self.group.largest(stop.signal_number or 0, self.device)
+        if signal_number:
+            self.observer.on_stop(signal_number=signal_number)
         return TrainingResult(
             self.run,
             self.data_root,
