@@ -199,7 +199,10 @@ def _meet(group: ProcessGroup) -> None:
 
 
 def _hosts() -> dist.ProcessGroup:
-    return dist.new_group(backend="gloo", timeout=PATIENCE)
+    hosts = dist.new_group(backend="gloo", timeout=PATIENCE)
+    if isinstance(hosts, int):
+        raise AssertionError("a group without a list of its members has all of them")
+    return hosts
 
 
 def _is_about_others(error: Exception) -> bool:
