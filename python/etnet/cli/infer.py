@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from etnet.cli.console import newest_model, note, warn
+from etnet.cli.console import newest_model, note, warn, was_given
 from etnet.cli.folder_options import FolderChoice, folder_options
 from etnet.cli.infer_run import FolderRun, ray_cluster, ray_pipeline, segment
 from etnet.cli.infer_summary import close_run
@@ -17,6 +17,7 @@ from etnet.cli.refinement_options import RefinementChoice, refinement_options
 
 if TYPE_CHECKING:
     from etnet.data.volumes import Plane
+    from etnet.inference.inputs import Inputs
     from etnet.inference.predictor import ImagePredictor, Predictor
     from etnet.inference.refinement import Refinement
     from etnet.inference.two_stage import TwoStagePredictor
@@ -95,6 +96,7 @@ def command(
 
     folder_choice.require_sense(output_folder)
     inputs = find_inputs(folder, recursive=recursive)
+    _note_what_has_no_effect(folder, inputs, output_folder)
     earlier = earlier_results(folder, output_folder, folder_choice)
     opened, network = _open(model or newest_model(), backend=backend, device=device, threads=threads)
     refinement = choice.refinement(network.contract, batch_size=folder_choice.batch_size)
@@ -109,6 +111,18 @@ def command(
         outcome = segment(run, cluster)
     ran_on = (cluster.ran_on if cluster else None) or predictor.runs_on
     close_run(run, outcome, ran_on=ran_on, as_json=as_json)
+
+
+def _note_what_has_no_effect(source: Path, inputs: Inputs, output_folder: Path | None) -> None:
+    """Tell of options that change nothing here: whoever gives one expects that it does."""
+    from etnet.data.volumes import volume_suffix
+
+    if was_given("plane") and not any(volume_suffix(item.path) for item in inputs.items):
+        note("--plane has no effect: none of the files is a volume")
+    if was_given("recursive") and not source.is_dir():
+        note("--recursive has no effect: INPUT is no folder")
+    if was_given("overwrite") and output_folder is None:
+        note("--overwrite has no effect without --output: the results have a new folder")
 
 
 def _open(model: Path, *, backend: str, device: str, threads: int | None) -> tuple[Path, Predictor | TwoStagePredictor]:
