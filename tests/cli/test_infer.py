@@ -64,6 +64,7 @@ def test_the_summary_says_how_the_masks_were_made(here, model):
         "input": "eyes",
         "recursive": False,
         "plane": "axial",
+        "intensity_window": None,
         "device": "auto",
         "backend": "auto",
         "threads": None,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from etnet.inference.journal import read_journal
 from etnet.inference.predictor import Predictor
 from helpers.backends import image_of, pixel_predictor, random_labels
 from helpers.command_line import one_sentence, run_etnet
 from helpers.medical import write_nifti
-from helpers.weights import write_header_only
+from helpers.weights import small_recipe, write_header_only, write_untrained
+
+LOAD = Predictor.load
 
 
 @pytest.fixture
@@ -55,3 +60,52 @@ def test_options_that_have_an_effect_are_told_of_by_none(here):
     result = run_etnet("infer", "eyes", "--plane", "sagittal", "--recursive", "--output", "out", "--overwrite")
     assert result.exit_code == 0, result.output
     assert "has no effect" not in result.stderr
+
+
+@pytest.fixture
+def xray(here) -> Path:
+    """A network trained through a window of CT, and an X-ray over the whole range of 16 bits."""
+    recipe = small_recipe(intensity_window=[-1000, 400])
+    weights = write_untrained(here / "ct.safetensors", recipe)
+    (here / "xrays").mkdir()
+    picture = np.linspace(5000, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    assert cv2.imwrite(str(here / "xrays/a.png"), picture)
+    return weights
+
+
+def test_an_image_outside_the_window_names_the_option_that_mends_it(xray, monkeypatch):
+    monkeypatch.setattr(Predictor, "load", LOAD)
+    result = run_etnet("infer", "xrays", "--model", xray, "--output", "out")
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.stderr.splitlines() if "--intensity-window LOW HIGH" in line]
+    assert "1 image came out blank, dark or bright (a.png)" in line
+    assert "shown -1000 to 400" in line
+
+
+def test_a_window_of_the_command_line_is_used_warned_of_and_kept(xray, here, monkeypatch):
+    monkeypatch.setattr(Predictor, "load", LOAD)
+    words = ("infer", "xrays", "--model", xray, "--output", "out", "--intensity-window", 0, 65535, "--overlay")
+    result = run_etnet(*words)
+    assert result.exit_code == 0, result.output
+    assert "training did (-1000 to 400)" in result.stderr
+    assert "LOW HIGH" not in result.stderr
+    assert json.loads((here / "out/summary.json").read_text())["settings"]["intensity_window"] == [0, 65535]
+    (image,) = read_journal(here / "out/journal.jsonl")
+    assert image.quality_flags == ()
+    again = run_etnet(*words, "--continue")
+    assert "1 of them kept" in again.stdout
+    other = run_etnet(*words[:-4], "--intensity-window", 0, 30000, "--continue")
+    assert "made with another model or other settings" in other.stderr
+
+
+@pytest.mark.parametrize("window", [(5, 5), (400, -1000), ("nan", 3), (0, "inf")])
+def test_a_window_without_extent_is_refused(here, window):
+    one_sentence(run_etnet("infer", "eyes", "--intensity-window", *window), 2, "LOW below HIGH")
+
+
+def test_the_window_of_training_itself_and_pictures_of_8_bits_raise_no_warning(xray, here, monkeypatch):
+    monkeypatch.setattr(Predictor, "load", LOAD)
+    Image.new("RGB", (64, 64)).save(here / "eyes/a.png")
+    result = run_etnet("infer", "eyes", "--model", xray, "--intensity-window", -1000, 400, "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert "Warning" not in result.stderr

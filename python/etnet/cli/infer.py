@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="How volumes are cut into slices.",
 )
+@click.option(
+    "--intensity-window",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="Values shown as black and as white in images of more than 8 bits [default: as trained].",
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to run.")
 @click.option(
     "--backend",
@@ -66,6 +74,7 @@ def command(
     output_folder: Path | None,
     recursive: bool,
     plane: Plane,
+    intensity_window: tuple[float, float] | None,
     device: str,
     backend: str,
     threads: int | None,
@@ -95,11 +104,15 @@ def command(
     from etnet.inference.inputs import find_inputs
 
     folder_choice.require_sense(output_folder)
+    _require_window(intensity_window)
     inputs = find_inputs(folder, recursive=recursive)
     _note_what_has_no_effect(folder, inputs, output_folder)
     earlier = earlier_results(folder, output_folder, folder_choice)
     opened, network = _open(model or newest_model(), backend=backend, device=device, threads=threads)
-    refinement = choice.refinement(network.contract, batch_size=folder_choice.batch_size)
+    refinement = replace(
+        choice.refinement(network.contract, batch_size=folder_choice.batch_size), intensity_window=intensity_window
+    )
+    _warn_of_another_window(intensity_window, network.contract.intensity_window)
     predictor = _refined(network, refinement)
     note(f"Segmenting with {opened} on {predictor.runs_on}")
     if predictor.contract.training_range is None:
@@ -123,6 +136,23 @@ def _note_what_has_no_effect(source: Path, inputs: Inputs, output_folder: Path |
         note("--recursive has no effect: INPUT is no folder")
     if was_given("overwrite") and output_folder is None:
         note("--overwrite has no effect without --output: the results have a new folder")
+
+
+def _require_window(window: tuple[float, float] | None) -> None:
+    from etnet.errors import UsageError
+
+    if window is not None and not -math.inf < window[0] < window[1] < math.inf:
+        raise UsageError(f"--intensity-window {window[0]:g} {window[1]:g}: expected LOW below HIGH, both finite")
+
+
+def _warn_of_another_window(window: tuple[float, float] | None, trained: tuple[float, float] | None) -> None:
+    if window is None or window == trained:
+        return
+    former = "the whole range of the file's type" if trained is None else "{:g} to {:g}".format(*trained)
+    warn(
+        f"--intensity-window {window[0]:g} {window[1]:g} shows images of more than 8 bits otherwise than the network's "
+        f"training did ({former}); look at the overlays before you use the masks"
+    )
 
 
 def _open(model: Path, *, backend: str, device: str, threads: int | None) -> tuple[Path, Predictor | TwoStagePredictor]:

@@ -12,8 +12,13 @@ from etnet.cli.console import closing_lines, counted, output, warn
 from etnet.cli.refinement_options import settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from etnet.cli.infer_run import FolderRun
     from etnet.inference.folder import FolderOutcome
+
+_LOST = frozenset({"blank", "too_dark", "too_bright"})
+"""Quality flags of an image whose grey values lie outside the window."""
 
 
 def close_run(run: FolderRun, outcome: FolderOutcome, *, ran_on: str, as_json: bool) -> None:
@@ -68,7 +73,7 @@ def _write_summary(run: FolderRun, outcome: FolderOutcome, ran_on: str) -> dict[
 def _options(run: FolderRun) -> dict[str, Any]:
     """What the user chose, or did not change."""
     options = click.get_current_context().params
-    names = ("recursive", "plane", "device", "backend", "threads")
+    names = ("recursive", "plane", "intensity_window", "device", "backend", "threads")
     return {"input": str(run.source), **{name: options[name] for name in names}}
 
 
@@ -104,6 +109,34 @@ def _print_counts(run: FolderRun, outcome: FolderOutcome) -> None:
             f"in {counted(len(cut_off), 'image')} the optic disc is cut off by the region of interest or by the image, "
             f"so there is no cup-to-disc ratio ({', '.join(cut_off[:3])}); see {CUT_OFF} in measurements.csv"
         )
+    _advise_on_window(run, outcome)
+
+
+def _advise_on_window(run: FolderRun, outcome: FolderOutcome) -> None:
+    """Name the remedy where images of more than 8 bits have lost their grey values on the way to the network."""
+    paths = {item.id: item.path for item in run.inputs.items}
+    lost = [image.file for image in outcome.images() if _LOST.intersection(image.quality_flags)]
+    lost = [file for file in lost if file in paths]
+    if not lost or not _has_more_than_8_bits(paths[lost[0]]):
+        return
+    window = run.predictor.contract.intensity_window
+    shown = "the whole range of the file's type" if window is None else "{:g} to {:g}".format(*window)
+    warn(
+        f"{counted(len(lost), 'image')} came out blank, dark or bright ({', '.join(lost[:3])}): of more than 8 bits, "
+        f"the network was shown {shown}; if that is not where the image is, give --intensity-window LOW HIGH"
+    )
+
+
+def _has_more_than_8_bits(path: Path) -> bool:
+    """Whether a file may hold such values; volumes and DICOM are not opened once more for it."""
+    from etnet.data.io import read_stored
+    from etnet.errors import EtnetError
+    from etnet.inference.inputs import is_medical
+
+    try:
+        return is_medical(path) or read_stored(path).pixels.dtype.itemsize > 1
+    except EtnetError:
+        return False
 
 
 def _next_command(run: FolderRun) -> str:
