@@ -126,5 +126,5 @@ def test_rules_that_are_given_join_those_of_the_model():
 def test_another_window_is_that_of_all_networks():
     network = Predictor(PixelBackend(), contract())
     assert refine(network, Refinement(intensity_window=(3, 9))).contract == replace(contract(), intensity_window=(3, 9))
-    bundle = refine(pixel_bundle(RegionOfInterest(64, 1.0)), Refinement(intensity_window=(3, 9)))
+    bundle = refine(pixel_bundle(RegionOfInterest(0.5, 48)), Refinement(intensity_window=(3, 9)))
     assert {bundle.contract.intensity_window, bundle.localizer.contract.intensity_window} == {(3, 9)}
