@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from etnet.cli.console import counted
-from etnet.cli.evaluate_table import auc_text, region_title, score_table, score_title, shown, shown_interval
+from etnet.cli.evaluate_table import (
+    auc_text,
+    region_title,
+    score_table,
+    score_title,
+    shown,
+    shown_interval,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     from etnet.inference.evaluate_regions import RegionEvaluation
@@ -79,7 +87,7 @@ def _distance(region: RegionScores, structure: str) -> str:
 
 def _general_lines(report: EvaluationReport) -> Iterator[RenderableType]:
     for name, region in report.regions.items():
-        accuracy = _with_interval(region.pooled.to_dict()["accuracy"], region.pooled_interval["accuracy"])
+        accuracy = with_interval(region.pooled.to_dict()["accuracy"], region.pooled_interval["accuracy"])
         line = Text.assemble((f"{region_title(name)}: ", "bold"), f"accuracy {accuracy}")
         if region.auc is not None:
             line.append(f", area under the ROC curve {auc_text(region.auc)}")
@@ -101,7 +109,7 @@ def _clinical_lines(report: EvaluationReport) -> Iterator[RenderableType]:
         if name.endswith("_absolute_error") and "_annotators" not in name:
             values = errors.to_dict()
             left_out = f", {errors.left_out} left out" if errors.left_out else ""
-            mean = _with_interval(values["mean"], values["interval"])
+            mean = with_interval(values["mean"], values["interval"])
             yield Text.assemble(
                 (f"{score_title(name)}: ", "bold"), f"{mean}, mean of {counted(errors.images, 'image')}{left_out}"
             )
@@ -122,8 +130,3 @@ def _centers_lines(evaluation: RegionEvaluation) -> Iterator[RenderableType]:
             f"mean Dice {shown(region.pooled.mean_dice)} instead of {shown(found)}",
         )
     yield from map(Text, localization_lines(localization, most=_SHOWN_FAILURES))
-
-
-def _with_interval(value: float | None, interval: Any) -> str:
-    span = shown_interval(interval)
-    return f"{shown(value)} ({span})" if span else shown(value)

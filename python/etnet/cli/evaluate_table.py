@@ -189,9 +189,19 @@ def auc_text(auc: AucSummary) -> str:
     from etnet.metrics.overlap import plain
     from etnet.metrics.report import plain_interval
 
-    pooled = f"{shown(plain(auc.pooled))} ({shown_interval(plain_interval(auc.pooled_interval))})"
-    images = f"{shown(plain(auc.per_image.mean))} ({shown_interval(plain_interval(auc.per_image.interval))})"
+    pooled = with_interval(plain(auc.pooled), plain_interval(auc.pooled_interval))
+    images = with_interval(plain(auc.per_image.mean), plain_interval(auc.per_image.interval))
     return f"pooled {pooled}, mean over images {images}"
+
+
+def with_interval(value: float | None, interval: Any) -> str:
+    """A score and its interval in parentheses, on one line.
+
+    >>> with_interval(0.91234, [0.9, 0.92]), with_interval(0.5, None)
+    ('0.9123 (0.900 to 0.920)', '0.5000')
+    """
+    span = shown_interval(interval)
+    return f"{shown(value)} ({span})" if span else shown(value)
 
 
 def _add_summary(table: Table, name: str, summary: Summary) -> None:
