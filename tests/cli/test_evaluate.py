@@ -134,6 +134,14 @@ def test_the_split_chooses_the_images(here, model, split, images):
     assert ("trained on" in result.stderr) == (split in ("train", "all"))
 
 
+def test_without_a_model_the_newest_run_is_scored(here, model):
+    result = evaluate("--data", "data", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert f"Model: {model} (the newest run; name another to choose it)" in result.stderr
+    scored = json.loads((here / "out/metrics.json").read_text("utf-8"))["model"]["path"]
+    assert scored == str(model / "weights/best.safetensors")
+
+
 def test_json_goes_to_stdout_alone(here, model):
     result = evaluate(model, "--data", "data", "--json")
     assert json.loads(result.stdout) == json.loads((here / "runs/evaluate/first/metrics.json").read_text("utf-8"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 from rich.console import Console
 
-from etnet.cli.console import closing_lines, counted, infer_or_bundle, note, output, progress_bar, warn
+from etnet.cli.console import closing_lines, counted, infer_or_bundle, newest_model, note, output, progress_bar, warn
 from etnet.cli.refinement_options import RefinementChoice, refinement_options, settings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Split = Literal["train", "validation", "test", "all"]
 
 
 @click.command("evaluate", short_help="Score trained weights on labelled images.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set.")
 @click.option(
     "--recipe",
@@ -55,7 +55,7 @@ Split = Literal["train", "validation", "test", "all"]
 @click.option("--overwrite", is_flag=True, help="Write into an --output folder that is not empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json to stdout, and nothing else there.")
 def command(
-    model: Path,
+    model: Path | None,
     data: Path,
     recipe_source: str | None,
     split: str,
@@ -65,7 +65,7 @@ def command(
     as_json: bool,
     choice: RefinementChoice,
 ) -> None:
-    """Score MODEL (a run directory, weights file or bundle) against the ground truth of a data set.
+    """Score MODEL (a run directory, weights file or bundle; without it the newest run) on labelled images.
 
     \b
     etnet evaluate runs/train/drive --data DRIVE/
@@ -87,6 +87,7 @@ def command(
     from etnet.inference.refinement import refine
     from etnet.output import check_output_folder, create_output_folder, json_text, write_json
 
+    model = model or newest_model()
     subject = _open_subject(model, recipe_source)
     recipe = subject.recipe
     if output_folder is not None:

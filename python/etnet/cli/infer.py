@@ -108,7 +108,8 @@ def command(
     inputs = find_inputs(folder, recursive=recursive)
     _note_what_has_no_effect(folder, inputs, output_folder)
     earlier = earlier_results(folder, output_folder, folder_choice)
-    opened, network = _open(model or newest_model(), backend=backend, device=device, threads=threads)
+    chosen = model or newest_model()
+    opened, network = _open(chosen, backend=backend, device=device, threads=threads)
     refinement = replace(
         choice.refinement(network.contract, batch_size=folder_choice.batch_size), intensity_window=intensity_window
     )
@@ -119,7 +120,7 @@ def command(
         note("The model does not say how its training images looked: only blank, black and white images are flagged")
     with network, ray_cluster(folder_choice.ray, device):
         target = create_target(folder, earlier or output_folder)
-        run = FolderRun(folder, inputs, opened, predictor, refinement, target, folder_choice, plane)
+        run = FolderRun(folder, inputs, chosen, opened, predictor, refinement, target, folder_choice, plane)
         cluster = ray_pipeline(run, backend=backend, device=device, threads=threads)
         outcome = segment(run, cluster)
     ran_on = (cluster.ran_on if cluster else None) or predictor.runs_on

@@ -34,7 +34,8 @@ class FolderRun:
     Attributes:
         source: INPUT, as the user wrote it.
         inputs: What was found there.
-        opened: The file or bundle that MODEL stands for.
+        model: MODEL, as the user named it, or the newest run.
+        opened: The file or bundle that it stands for.
         predictor: The network with what is done around it.
         refinement: What that is.
         target: Folder for results.
@@ -44,6 +45,7 @@ class FolderRun:
 
     source: Path
     inputs: Inputs
+    model: Path
     opened: Path
     predictor: ImagePredictor
     refinement: Refinement

@@ -140,7 +140,7 @@ def _has_more_than_8_bits(path: Path) -> bool:
 
 
 def _next_command(run: FolderRun) -> str:
-    opened, model = run.opened, shlex.quote(str(run.opened))
+    opened, model = run.opened, shlex.quote(str(run.model))
     again = f"etnet infer {shlex.quote(str(run.source))} --model {model}"
     if run.choice.part is not None:
         return f"{again} --output {shlex.quote(str(run.target))} --continue"
