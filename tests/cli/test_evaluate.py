@@ -106,8 +106,17 @@ def test_the_rules_of_the_recipe_are_scored_when_they_are_asked_for(here, model,
     assert sensitivities[1] == 0
 
 
-def test_the_table_shows_pooled_and_mean_scores_in_80_columns(here, model):
-    lines = evaluate(model, "--data", "data").stdout.splitlines()
+def test_the_summary_is_a_screen_and_the_tables_are_in_a_file(here, model):
+    lines = evaluate(model, "--data", "data", "--output", "out").stdout.splitlines()
+    assert len(lines) <= 24
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    start = next(index for index, line in enumerate(lines) if line.strip() == "Whole image")
+    metrics = json.loads((here / "out/metrics.json").read_text("utf-8"))["regions"]["whole_image"]["pooled"]
+    assert [line.split()[0] for line in lines[start + 1 : start + 4]] == ["vessel", "optic_disc", "mean"]
+    assert lines[start + 1].split()[1] == f"{metrics['classes']['vessel']['dice']:.4f}"
+    assert lines[start + 3].split()[-1] == f"{metrics['mean_iou']:.4f}"
+    assert any(line.startswith("Whole image: accuracy 0.9900 (") for line in lines)
+    lines = (here / "out/tables.txt").read_text("utf-8").splitlines()
     assert any(line.startswith("Whole image, 2 images") for line in lines)
     start = next(index for index, line in enumerate(lines) if "All pixels pooled" in line)
     rows = [line.split() for line in lines[start + 1 : start + 9 : 2]]
@@ -123,6 +132,14 @@ def test_the_split_chooses_the_images(here, model, split, images):
     assert result.exit_code == 0, result.output
     assert json.loads((here / "out/metrics.json").read_text("utf-8"))["images"] == images
     assert ("trained on" in result.stderr) == (split in ("train", "all"))
+
+
+def test_without_a_model_the_newest_run_is_scored(here, model):
+    result = evaluate("--data", "data", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert f"Model: {model} (the newest run; name another to choose it)" in result.stderr
+    scored = json.loads((here / "out/metrics.json").read_text("utf-8"))["model"]["path"]
+    assert scored == str(model / "weights/best.safetensors")
 
 
 def test_json_goes_to_stdout_alone(here, model):
@@ -227,7 +244,8 @@ def test_drive_is_scored_over_the_whole_image_and_inside_the_field_of_view(here,
     regions = json.loads((here / "out/metrics.json").read_text("utf-8"))["regions"]
     assert regions["whole_image"]["pooled"]["pixels"] == 584 * 565
     assert 0.6 * 584 * 565 < regions["field_of_view"]["pooled"]["pixels"] < 0.75 * 584 * 565
-    assert "Inside the field of view, 1 image " in result.stdout
+    assert "Inside the field of view: accuracy " in result.stdout
+    assert "Inside the field of view, 1 image " in (here / "out/tables.txt").read_text("utf-8")
 
 
 @pytest.fixture
@@ -264,11 +282,16 @@ def test_a_bundle_is_scored_around_found_and_true_centres(eyes, bundle):
     assert result.exit_code == 0, result.output
     assert "around the centres it finds and the true ones" in result.stderr
     text = " ".join(result.stdout.split())
-    assert "Region of interest, 2 images" in text
+    assert "Region of interest: accuracy" in text
     assert "Localization error in diameters of the structure: mean 0.000, median 0.000, max 0.000 (1 image)" in text
     assert "Nothing was found in 1 of 2 images. 1, scored as background: the optic disc was not localized" in text
     metrics = json.loads(Path("out/metrics.json").read_text())
     assert metrics["centers"] == "found"
+    true, found = (
+        f"{part['regions']['region_of_interest']['pooled']['mean_foreground_dice']:.4f}"
+        for part in (metrics["true_centers"], metrics)
+    )
+    assert f"Around the true centres, region of interest: mean Dice {true} instead of {found}" in text
     assert metrics["model"]["kind"] == "bundle"
     assert [row["image"] for row in metrics["localization"]["failed"]] == ["1"]
     for part in (metrics, metrics["true_centers"]):
@@ -280,6 +303,7 @@ def test_a_bundle_is_scored_around_found_and_true_centres(eyes, bundle):
         "per_image.csv",
         "per_image_true_centers.csv",
         "localization.csv",
+        "tables.txt",
         "overlays",
     }
     assert len(list(Path("out/overlays").glob("*.png"))) == 2
@@ -293,7 +317,7 @@ def test_a_network_of_regions_alone_says_that_its_centres_are_the_true_ones(eyes
     metrics = json.loads(Path("out/metrics.json").read_text())
     assert metrics["centers"] == "true"
     assert "localization" not in metrics
-    assert {path.name for path in Path("out").iterdir()} == {"metrics.json", "per_image.csv", "overlays"}
+    assert {path.name for path in Path("out").iterdir()} == {"metrics.json", "per_image.csv", "tables.txt", "overlays"}
 
 
 def test_held_out_images_that_the_localizer_was_trained_on_are_refused(eyes, bundle, monkeypatch):

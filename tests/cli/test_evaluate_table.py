@@ -7,16 +7,10 @@ import pytest
 from rich.console import Console
 
 from etnet.cli.evaluate_table import report_tables, shown, shown_interval
-from etnet.inference.evaluate import evaluate
-from etnet.inference.predictor import Predictor
 from etnet.metrics.report import EvaluationReport
-from helpers.backends import CLASS_NAMES, PixelBackend, contract, random_labels
-from helpers.samples import Samples, sample
-
-
-def report_of(*samples, classes: int = 3, **options) -> EvaluationReport:
-    predictor = Predictor(PixelBackend(classes), contract(classes))
-    return evaluate(predictor, Samples(*samples), class_names=CLASS_NAMES[:classes], **options)
+from helpers.backends import random_labels
+from helpers.pixel_reports import report_of
+from helpers.samples import sample
 
 
 def printed(report: EvaluationReport, *, width: int = 80) -> list[str]:

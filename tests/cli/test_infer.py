@@ -50,7 +50,7 @@ def test_a_folder_is_segmented_into_a_fresh_numbered_folder(here, model):
         result = infer("eyes/", "--model", model)
         assert result.exit_code == 0, result.output
         assert f"Results: runs/infer/{name}" in result.stdout
-        assert "Next: etnet infer eyes --model" in result.stdout
+        assert "Next: etnet infer eyes --model runs/train/first --overlay" in result.stdout
         assert "2 of 2 images segmented" in result.stdout
         assert sorted(path.name for path in (here / "runs/infer" / name / "masks").iterdir()) == ["a.png", "b.png"]
 
@@ -64,6 +64,7 @@ def test_the_summary_says_how_the_masks_were_made(here, model):
         "input": "eyes",
         "recursive": False,
         "plane": "axial",
+        "intensity_window": None,
         "device": "auto",
         "backend": "auto",
         "threads": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from etnet.config.load import load_recipe
 from etnet.config.schema import Recipe
+from etnet.manifest import METADATA_KEY
 from etnet.training.result import TrainingResult
 from etnet.training.tracking import Observer, SilentObserver
 from etnet.training.trainer import train
@@ -92,3 +96,11 @@ class FixedScores:
     def row(self) -> dict[str, float]:
         """Columns for metrics.csv."""
         return {"validation_mean_foreground_dice": self.mean_foreground_dice}
+
+
+def forget_training_range(weights: Path) -> None:
+    """Make a weights file one of the time before the range of the training images was stored."""
+    with safe_open(weights, framework="numpy") as file:
+        header = json.loads(file.metadata()[METADATA_KEY])
+    del header["contract"]["training_range"]
+    save_file(load_file(weights), weights, {METADATA_KEY: json.dumps(header)})

@@ -83,6 +83,8 @@ def exchange(group: ProcessGroup) -> dict[str, object]:
         "any": (group.any_of(group.rank == 1, CPU), group.any_of(False, CPU)),
         "choice": group.agree_on((Path("chosen"), True) if group.is_main else (None, False)),
         "weight": network.weight.detach(),
+        "patience": group.hosts._get_backend(CPU).options._timeout,
+        "met": (group.wait(), group.hosts.size()),
     }
 
 

@@ -13,6 +13,7 @@ from etnet.inference.bundle import is_bundle, read_bundle, write_bundle
 from etnet.inference.localize import LocalizationRule
 from etnet.sidecar import file_sha256
 from helpers.bundles import localizer_recipe, segmenter_recipe, write_stage_headers
+from helpers.onnx_graphs import write_small_onnx
 from helpers.weights import write_header_only
 
 RULE = LocalizationRule("optic_disc", 0.004)
@@ -77,8 +78,6 @@ def test_a_bundle_can_be_moved(bundle, tmp_path):
 
 
 def test_onnx_files_are_copied_with_their_sidecars_and_kinds_can_be_mixed(stages, tmp_path):
-    from helpers.onnx_graphs import write_small_onnx
-
     onnx = write_small_onnx(tmp_path / "model.onnx")
     described = write_bundle(onnx, stages[1], tmp_path / "mixed", rule=LocalizationRule("vessel"))
     assert sorted(path.name for path in (tmp_path / "mixed").iterdir()) == [
@@ -166,6 +165,31 @@ def test_a_model_with_other_bytes_is_refused(bundle):
         stream.write(b"\x07")
     with pytest.raises(ModelFileError, match=r"segmenter\.safetensors: its bytes are not those that bundle\.json"):
         read_bundle(bundle)
+
+
+def test_a_sidecar_with_other_bytes_is_refused_and_a_missing_one_named(stages, tmp_path):
+    onnx, folder = write_small_onnx(tmp_path / "model.onnx"), tmp_path / "mixed"
+    write_bundle(onnx, stages[1], folder, rule=LocalizationRule("vessel"))
+    sidecar = folder / "localizer.onnx.json"
+    content = json.loads((folder / "bundle.json").read_text())
+    assert content["localizer"]["sidecar_sha256"] == file_sha256(sidecar)
+    assert content["segmenter"]["sidecar_sha256"] is None
+    sidecar.write_text(sidecar.read_text() + " ")
+    with pytest.raises(ModelFileError, match=r"localizer\.onnx\.json: its bytes are not those .* again"):
+        read_bundle(folder)
+    sidecar.unlink()
+    with pytest.raises(ModelFileError, match=r"localizer\.onnx\.json: cannot be read .* bundle\.json names it"):
+        read_bundle(folder)
+
+
+def test_a_bundle_of_before_sidecars_were_noted_opens(stages, tmp_path):
+    onnx, folder = write_small_onnx(tmp_path / "model.onnx"), tmp_path / "mixed"
+    write_bundle(onnx, stages[1], folder, rule=LocalizationRule("vessel"))
+    content = json.loads((folder / "bundle.json").read_text())
+    for stage in ("localizer", "segmenter"):
+        del content[stage]["sidecar_sha256"]
+    (folder / "bundle.json").write_text(json.dumps(content))
+    assert read_bundle(folder).localizer.sidecar is not None
 
 
 def test_a_missing_model_is_named(bundle):

@@ -121,3 +121,10 @@ def test_rules_that_are_given_join_those_of_the_model():
         0.4, (StructureRule("a", 2), StructureRule("b", 3, 9, True), StructureRule("c", 1))
     )
     assert override(model, Postprocessing(0.7)).threshold == 0.7
+
+
+def test_another_window_is_that_of_all_networks():
+    network = Predictor(PixelBackend(), contract())
+    assert refine(network, Refinement(intensity_window=(3, 9))).contract == replace(contract(), intensity_window=(3, 9))
+    bundle = refine(pixel_bundle(RegionOfInterest(0.5, 48)), Refinement(intensity_window=(3, 9)))
+    assert {bundle.contract.intensity_window, bundle.localizer.contract.intensity_window} == {(3, 9)}

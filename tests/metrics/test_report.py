@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from etnet.metrics.overlap import OverlapScores, confusion_matrix
+from etnet.metrics.ranking import RankingCounts
 from etnet.metrics.report import WHOLE_IMAGE, EvaluationReport, ImageScores
 from etnet.metrics.statistics import bootstrap_weights
 from etnet.metrics.surface import surface_scores_of
@@ -107,3 +108,27 @@ def test_the_dictionary_is_strict_json_and_keeps_the_place_of_the_scores():
 
 def test_the_same_report_gives_the_same_intervals_again():
     assert report(image(0), image(1)).to_dict() == report(image(0), image(1)).to_dict()
+
+
+@pytest.mark.parametrize(("low", "high", "is_known"), [(0.0, 1.0, True), (0.454, 0.468, False)])
+def test_the_interval_of_an_area_holds_it_or_is_undefined(low: float, high: float, is_known: bool) -> None:
+    """Early in training all probabilities are nearly one, which the coarse bins of the bootstrap cannot tell apart."""
+    random, images, pooled = np.random.default_rng(0), [], None
+    for number in range(4):
+        truth = random.random((40, 40)) < 0.5
+        values = np.clip(0.3 * truth + random.random((40, 40)), 0, 1)
+        counts = RankingCounts.from_probabilities((low + (high - low) * values).astype(np.float32), truth)
+        pooled = counts if pooled is None else pooled + counts
+        matrix = confusion_matrix(truth.astype(np.uint8), truth.astype(np.uint8), num_classes=2)
+        ranking = {WHOLE_IMAGE: counts.coarse()}
+        images.append(
+            ImageScores(str(number), {WHOLE_IMAGE: matrix}, 0.1, auc={WHOLE_IMAGE: counts.auc}, ranking=ranking)
+        )
+    report = EvaluationReport(("background", "vessel"), tuple(images), ranking={WHOLE_IMAGE: pooled})
+    found = report.regions[WHOLE_IMAGE].auc
+    assert found.pooled == pytest.approx(0.745, abs=0.02)
+    if is_known:
+        assert found.pooled_interval[0] < found.pooled < found.pooled_interval[1]
+    else:
+        assert np.isnan(found.pooled_interval).all()
+    assert (found.to_dict()["pooled_interval"] is not None) == is_known

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from etnet.data.datasets import open_dataset
 from etnet.data.roi import mask_center, window_around
@@ -17,9 +20,11 @@ from etnet.reproduce.pictures import draw_pictures
 from etnet.reproduce.plan import Plan
 from etnet.reproduce.report import write_report
 from etnet.reproduce.results import collect
+from etnet.reproduce.runner import work_off
 from etnet.reproduce.work import carry_out
+from etnet.sidecar import file_sha256
 from etnet.training.tracking import SilentObserver
-from helpers.reproduce import tiny_plan, write_drishti_of_discs
+from helpers.reproduce import RecordingDisplay, tiny_plan, write_drishti_of_discs
 
 ROI = ("data.roi.size=32", "data.roi.side=0.3")
 
@@ -131,3 +136,31 @@ def test_another_localizer_scores_the_same_weights_again(done: Plan, data_root: 
     assert carry_out(same.job, SilentObserver())
     assert same.job.scores()["localizer_key"] == localizer.key
     assert run.job.last.stat().st_mtime_ns == weights
+
+
+def test_a_localizer_that_was_trained_again_scores_the_same_weights_again(data_root: Path, tmp_path: Path) -> None:
+    plan = plan_of(data_root, tmp_path)
+    localizer, method = (run.job for run in plan.wanted_runs)
+
+    def work() -> list[str]:
+        display = RecordingDisplay()
+        work_off(plan, display=display, executor=lambda job, observer, stop: carry_out(job, observer))
+        return [begun.split()[1] for begun in display.begun]
+
+    assert work() == ["Disc", "Base"]
+    assert work() == []
+    assert method.scores()["localizer_sha256"] == file_sha256(localizer.weights)
+    weights, trained = method.last.stat().st_mtime_ns, load_file(localizer.weights)
+    # As another GPU would: other weights of the same recipe and data.
+    header = safe_open(localizer.weights, framework="pt").metadata()
+    for path in {localizer.weights, localizer.last}:
+        save_file({name: tensor + 1 for name, tensor in trained.items()}, path, header)
+    scores = method.scores_file.read_text("utf-8")
+    assert method.scores() is None
+    assert work() == ["Base"]
+    assert method.scores_file.read_text("utf-8") != scores
+    assert method.last.stat().st_mtime_ns == weights
+    shutil.rmtree(localizer.folder)
+    assert work() == ["Disc", "Base"]
+    assert method.scores()["localizer_sha256"] == file_sha256(localizer.weights)
+    assert method.last.stat().st_mtime_ns == weights

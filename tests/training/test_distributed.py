@@ -14,10 +14,13 @@ from etnet.data.datasets import open_dataset
 from etnet.data.loader import build_training_loader
 from etnet.errors import UsageError
 from etnet.manifest import read_weights_info
-from etnet.training.distributed import ALONE, ProcessGroup, synchronize_batch_norm
+from etnet.training import trainer
+from etnet.training.distributed import ALONE, PATIENCE, ProcessGroup, synchronize_batch_norm
 from etnet.training.synchronized_norm import SynchronizedBatchNorm
+from etnet.training.tracking import SilentObserver
+from etnet.training.trainer import TrainingRun
 from helpers.float64_run import losses_in_float64
-from helpers.runs import TINY, tiny_recipe, tiny_run, write_disc_folder
+from helpers.runs import TINY, forget_training_range, tiny_recipe, tiny_run, write_disc_folder
 from helpers.torchrun import TESTS, run_together, train_words
 
 
@@ -63,7 +66,45 @@ def test_processes_add_up_compare_and_agree(two_processes) -> None:
             "mean": [1.5],
             "any": (True, False),
             "choice": (Path("chosen"), True),
+            "patience": PATIENCE,
+            "met": (None, 2),
         }
+
+
+class WaitingGroup(ProcessGroup):
+    """One of two processes, without the other; notes how far the run's folder is whenever all would wait."""
+
+    def __init__(self, rank: int, run: Path) -> None:
+        super().__init__(rank, 2)
+        object.__setattr__(self, "seen", [])
+        object.__setattr__(self, "picture", run / "training_samples.png")
+
+    def parallel(self, network: nn.Module, device: torch.device) -> nn.Module:
+        return network
+
+    def start_alike(self, network: nn.Module) -> None: ...
+
+    def wait(self) -> None:
+        self.seen.append(self.picture.exists())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_wait_until_the_first_has_described_the_run(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = write_disc_folder(tmp_path / "discs"), tmp_path / "run"
+    tiny_run(tiny_recipe("training.epochs=1"), data, run)
+    forget_training_range(run / "weights" / "last.safetensors")
+    (run / "training_samples.png").unlink()
+    group = WaitingGroup(rank, run)
+    job = TrainingRun(
+        tiny_recipe(), data_root=data, run=run, device=torch.device("cpu"), observer=SilentObserver(), group=group
+    )
+    job.start_anew()
+    assert group.seen == [rank == 0]
+    monkeypatch.setattr(trainer, "measure_training_range", lambda dataset: group.seen.append("measured"))
+    job.restore()
+    assert group.seen[1:] == (["measured", True] if rank == 0 else [False])
 
 
 def test_each_process_gets_its_own_gpu_unless_one_is_named() -> None:

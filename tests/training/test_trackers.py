@@ -13,7 +13,16 @@ from click.testing import CliRunner
 from etnet.cli.main import main
 from etnet.errors import EnvironmentFault
 from etnet.training import trackers
-from etnet.training.trackers import PATIENCE, TRACKERS, MlflowTracker, Tracker, WandbTracker, open_trackers
+from etnet.training.trackers import (
+    PATIENCE,
+    SECONDS_TO_FINISH,
+    TRACKERS,
+    MlflowTracker,
+    Tracker,
+    WandbTracker,
+    open_trackers,
+)
+from etnet.training.tracking import Observers
 from helpers.runs import TINY, StopAfter, tiny_recipe, tiny_run, write_disc_folder
 
 
@@ -26,7 +35,7 @@ class Service(Tracker):
         super().__init__(tell=told.append, after_epoch=after_epoch)
         self.away, self.calls = away, 0
         self.taken: list[float] = []
-        self.closed: list[bool] = []
+        self.closed: list[str] = []
 
     def _open(self) -> None:
         self._call()
@@ -35,8 +44,8 @@ class Service(Tracker):
         self._call()
         self.taken.append(row["epoch"])
 
-    def _close(self, *, failed: bool) -> None:
-        self.closed.append(failed)
+    def _close(self, ending: str) -> None:
+        self.closed.append(ending)
 
     def _call(self) -> None:
         self.calls += 1
@@ -55,7 +64,7 @@ def test_every_epoch_is_sent_and_the_record_is_closed() -> None:
     told: list[str] = []
     service = Service(told)
     follow(service, range(1, 4))
-    assert (service.taken, service.closed, told) == ([1, 2, 3], [False], [])
+    assert (service.taken, service.closed, told) == ([1, 2, 3], ["finished"], [])
 
 
 def test_what_a_service_missed_is_sent_later_and_told_once() -> None:
@@ -87,7 +96,19 @@ def test_a_run_that_fails_is_closed_as_failed() -> None:
     with pytest.raises(ValueError, match="loss"), service:
         service.on_start(done=0, total=3)
         raise ValueError("loss")
-    assert service.closed == [True]
+    assert service.closed == ["failed"]
+
+
+def test_a_run_that_is_stopped_is_closed_as_stopped(tmp_path: Path) -> None:
+    discs, service = write_disc_folder(tmp_path / "discs"), Service([])
+    with service:
+        tiny_run(tiny_recipe(), discs, tmp_path / "run", observer=Observers(StopAfter(2), service))
+    assert service.closed == ["stopped"]
+    early = Service([])
+    with pytest.raises(KeyboardInterrupt), early:
+        early.on_start(done=0, total=3)
+        raise KeyboardInterrupt
+    assert early.closed == ["stopped"]
 
 
 def test_a_tracker_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -120,7 +141,7 @@ class FakeWandb(SimpleNamespace):
         pass
 
     def __init__(self, *, logged_in: bool) -> None:
-        super().__init__(starts=[], rows=[], finished=[], metrics=[], logged_in=logged_in)
+        super().__init__(starts=[], rows=[], finished=[], metrics=[], logged_in=logged_in, stays_away=False)
 
     def login(self, *, prompt: bool) -> bool:
         assert not prompt
@@ -128,6 +149,7 @@ class FakeWandb(SimpleNamespace):
 
     def init(self, **arguments: object) -> FakeWandb:
         self.starts.append(arguments)
+        self.dir = f"{arguments['dir']}/wandb/run-1/files"
         if "mode" not in arguments:
             raise self.Error("the service is away")
         return self
@@ -143,6 +165,8 @@ class FakeWandb(SimpleNamespace):
 
     def finish(self, *, exit_code: int) -> None:
         self.finished.append(exit_code)
+        if self.stays_away:
+            raise TimeoutError("Timed out finishing run.")
 
 
 def test_wandb_records_offline_where_nobody_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +201,37 @@ def test_wandb_records_offline_where_its_service_is_away(tmp_path: Path, monkeyp
     follow(WandbTracker(tmp_path, tiny_recipe(), tell=told.append), range(2, 4))
     assert fake.starts[-1]["id"] == online["id"]
     assert fake.rows[-2] == {"epoch": 3, "loss": 1 / 3}
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, SECONDS_TO_FINISH), ("7", None)])
+def test_the_end_waits_for_wandb_for_a_bounded_time(
+    given: str | None, expected: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, told = FakeWandb(logged_in=False), []
+    fake.stays_away = True
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for name in ("WANDB_DIR", "WANDB_MODE", "WANDB_FINISH_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    if given is not None:
+        monkeypatch.setenv("WANDB_FINISH_TIMEOUT", given)
+    follow(WandbTracker(tmp_path, tiny_recipe(), tell=told.append), range(1, 3))
+    settings = fake.starts[0]["settings"]
+    assert (settings.get("finish_timeout"), settings["finish_timeout_raises"]) == (expected, True)
+    assert told[1].endswith(f"did not take all metrics in time; upload the rest with wandb sync {tmp_path}/wandb/run-1")
+    assert len(told) == 2
+
+
+def test_wandb_is_told_how_a_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeWandb(logged_in=False)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with WandbTracker(tmp_path, tiny_recipe(), tell=print) as tracker:
+        tracker.on_start(done=0, total=3)
+        tracker.on_stop(signal_number=2)
+    with pytest.raises(ValueError, match="loss"), WandbTracker(tmp_path, tiny_recipe(), tell=print) as tracker:
+        tracker.on_start(done=0, total=3)
+        raise ValueError("loss")
+    assert fake.finished == [255, 1]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -219,7 +274,7 @@ def test_mlflow_holds_one_run_of_a_training_that_was_interrupted(store: str, tmp
     from mlflow import MlflowClient
 
     discs, run, told = write_disc_folder(tmp_path / "discs"), tmp_path / "run", []
-    recipe = tiny_recipe("data.class_names=[background, disc (left)]")
+    recipe, states = tiny_recipe("data.class_names=[background, disc (left)]"), []
     for stop_after in (7, 99):
 
         class Both(StopAfter):
@@ -229,10 +284,14 @@ def test_mlflow_holds_one_run_of_a_training_that_was_interrupted(store: str, tmp
             def on_epoch(self, row: dict[str, float]) -> None:
                 tracker.on_epoch(row)
 
+            def on_stop(self, *, signal_number: int) -> None:
+                tracker.on_stop(signal_number=signal_number)
+
         run.mkdir(exist_ok=True)
         with MlflowTracker(run, recipe, tell=told.append) as tracker:
             tiny_run(recipe, discs, run, observer=Both(stop_after), resume=stop_after == 99)
-    assert told == []
+        states.append(MlflowClient().get_run(tracker._id).info.status)
+    assert (told, states) == ([], ["KILLED", "FINISHED"])
     client = MlflowClient()
     (found,) = client.search_runs([client.get_experiment_by_name("discs").experiment_id])
     assert (found.info.status, found.info.run_name) == ("FINISHED", "run")

@@ -21,6 +21,9 @@ class Recorder(SilentObserver):
     def on_epoch(self, row: object) -> None:
         self.calls.append((self.name, row))
 
+    def on_stop(self, **facts: int) -> None:
+        self.calls.append((self.name, facts))
+
 
 def test_several_observers_are_told_everything_in_their_order() -> None:
     calls: list[tuple[str, object]] = []
@@ -30,7 +33,8 @@ def test_several_observers_are_told_everything_in_their_order() -> None:
     both.on_start(done=0, total=3)
     both.on_step(**step)
     both.on_epoch({"epoch": 1})
-    told = ["begin", {"done": 0, "total": 3}, step, {"epoch": 1}]
+    both.on_stop(signal_number=15)
+    told = ["begin", {"done": 0, "total": 3}, step, {"epoch": 1}, {"signal_number": 15}]
     assert calls == [(name, what) for what in told for name in ("first", "second")]
 
 

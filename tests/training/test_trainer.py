@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from etnet.cli.main import main
 from etnet.config.load import load_recipe
@@ -19,10 +18,10 @@ from etnet.data.io import read_image
 from etnet.data.mask_values import scan_masks
 from etnet.errors import CheckFailed, DataError, EnvironmentFault, ModelFileError, UsageError
 from etnet.inference.predictor import Predictor
-from etnet.manifest import METADATA_KEY, read_weights_info
+from etnet.manifest import read_weights_info
 from etnet.training.step import Stepper
 from etnet.training.tracking import SilentObserver
-from helpers.runs import StopAfter, tiny_recipe, tiny_run, write_disc_folder
+from helpers.runs import StopAfter, forget_training_range, tiny_recipe, tiny_run, write_disc_folder
 
 
 @pytest.fixture
@@ -366,9 +365,6 @@ def test_a_resumed_run_keeps_the_range_of_its_images(stored: bool, discs: Path, 
     expected = read_weights_info(last).contract.training_range
     assert expected is not None
     if not stored:
-        with safe_open(last, framework="numpy") as file:
-            header = json.loads(file.metadata()[METADATA_KEY])
-        del header["contract"]["training_range"]
-        save_file(load_file(last), last, {METADATA_KEY: json.dumps(header)})
+        forget_training_range(last)
     tiny_run(recipe, discs, tmp_path / "run", resume=True)
     assert read_weights_info(last).contract.training_range == expected

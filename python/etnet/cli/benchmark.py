@@ -64,11 +64,16 @@ class FloorType(click.ParamType[tuple[str, float]]):
 )
 @click.option("--formats", metavar="NAME,NAME", help="Formats to compare [default: those usual for the device].")
 @click.option("--batch", "batches", type=BatchesType(), default="1", show_default=True, help="Batch sizes to time.")
-@click.option("--runs", type=click.IntRange(min=1), default=30, show_default=True, help="Timed runs per row.")
+@click.option(
+    "--runs", type=click.IntRange(min=1), metavar="N", default=30, show_default=True, help="Timed runs per row."
+)
 @click.option("--size", type=SizeType(), help="Input size, multiples of 16 [default: as etnet export].")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to run.")
 @click.option(
-    "--threads", type=click.IntRange(min=1), help="Processor threads of each runtime [default: its own choice]."
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processor threads of each runtime [default: its own choice].",
 )
 @click.option(
     "--floor", "floors", type=FloorType(), multiple=True, help="End with exit code 5 if a format scores lower."

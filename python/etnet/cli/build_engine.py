@@ -80,7 +80,14 @@ class _Source:
     "--verify", type=click.Path(path_type=Path), metavar="DIR", help="Images to compare on [default: the run's]."
 )
 @click.option("--no-verify", is_flag=True, help="Do not compare.")
-@click.option("--max-drop", type=click.FloatRange(0, 1), default=0.005, show_default=True, help="Largest loss of Dice.")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 1),
+    metavar="DROP",
+    default=0.005,
+    show_default=True,
+    help="Largest loss of Dice.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be built.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing engine and an ONNX file on the way.")
 @click.option(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-drop",
     type=click.FloatRange(0, 1),
+    metavar="DROP",
     default=0.005,
     show_default=True,
     help="Largest loss of mean foreground Dice against PyTorch with --format onnx.",

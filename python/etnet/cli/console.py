@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -42,6 +44,11 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Print one warning on stderr."""
     messages().print(Text.assemble(("Warning: ", "yellow"), text), soft_wrap=True)
+
+
+def was_given(option: str) -> bool:
+    """Whether an option of the command that runs, by the name of its parameter, stands on the command line."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
 def newest_model() -> Path:

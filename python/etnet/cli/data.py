@@ -144,8 +144,12 @@ def _recipe(source: str | None, dataset: str, overrides: tuple[str, ...]) -> Rec
     metavar="FILE",
     help="PNG to write; an existing one is replaced.",
 )
-@click.option("--rows", type=click.IntRange(1, 20), default=4, show_default=True, help="Images to show, at most.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which images and changes.")
+@click.option(
+    "--rows", type=click.IntRange(1, 20), metavar="N", default=4, show_default=True, help="Images to show, at most."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Which images and changes."
+)
 def preview_command(
     root: Path,
     dataset: str,

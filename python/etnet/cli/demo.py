@@ -18,7 +18,9 @@ TRAINING_IMAGES, TEST_IMAGES, IMAGE_SIZE, SEED = 30, 6, 256, 0
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="DIR", help="New folder for all that the demo makes."
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Train longer or shorter than the recipe `demo` says.")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), metavar="N", help="Train longer or shorter than the recipe `demo` says."
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to run.")
 def command(output: Path | None, epochs: int | None, device: str) -> None:
     """Train, evaluate and predict on generated images in about two minutes.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
+from rich.console import Console
 
-from etnet.cli.console import closing_lines, counted, infer_or_bundle, note, output, progress_bar, warn
+from etnet.cli.console import closing_lines, counted, infer_or_bundle, newest_model, note, output, progress_bar, warn
 from etnet.cli.refinement_options import RefinementChoice, refinement_options, settings
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ Split = Literal["train", "validation", "test", "all"]
 
 
 @click.command("evaluate", short_help="Score trained weights on labelled images.")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set.")
 @click.option(
     "--recipe",
@@ -53,7 +55,7 @@ Split = Literal["train", "validation", "test", "all"]
 @click.option("--overwrite", is_flag=True, help="Write into an --output folder that is not empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json to stdout, and nothing else there.")
 def command(
-    model: Path,
+    model: Path | None,
     data: Path,
     recipe_source: str | None,
     split: str,
@@ -63,7 +65,7 @@ def command(
     as_json: bool,
     choice: RefinementChoice,
 ) -> None:
-    """Score MODEL (a run directory, weights file or bundle) against the ground truth of a data set.
+    """Score MODEL (a run directory, weights file or bundle; without it the newest run) on labelled images.
 
     \b
     etnet evaluate runs/train/drive --data DRIVE/
@@ -72,7 +74,8 @@ def command(
     Each image is scored at its own size. "Pooled" counts the pixels of all images together; "image mean" scores every
     image and averages; both have 95 % bootstrap intervals over images. Data sets with a field of view are scored over
     the whole image and inside it. Boundaries are scored in pixels; classes named optic_disc, optic_cup, vessel or lung
-    also by what is measured on them. Writes metrics.json, per_image.csv and overlays/ of the worst and best images.
+    also by what is measured on them. Prints a summary; writes metrics.json, tables.txt (all scores), per_image.csv and
+    overlays/ of the worst and best images.
 
     A network that segments a region of interest is scored around the true centres. A bundle is scored around the
     centres that it finds, with its localization error, and around the true ones; images in which it finds none count
@@ -80,9 +83,11 @@ def command(
 
     Scored are the masks of the network alone. With --tile auto --postprocess they are those that etnet infer writes.
     """
+    from etnet.cli.evaluate_summary import summary
     from etnet.inference.refinement import refine
     from etnet.output import check_output_folder, create_output_folder, json_text, write_json
 
+    model = model or newest_model()
     subject = _open_subject(model, recipe_source)
     recipe = subject.recipe
     if output_folder is not None:
@@ -103,7 +108,7 @@ def command(
     if as_json:
         click.echo(json_text(metrics))
     else:
-        print_evaluation(evaluation)
+        output().print(summary(evaluation))
     # A bundle finds the region of interest by itself.
     needed = replace(predictor.contract, roi=None) if not predictor.needs_center else predictor.contract
     closing_lines(target, infer_or_bundle(model, needed), to_stderr=as_json)
@@ -214,9 +219,12 @@ def _score(
 
 
 def _write_tables(evaluation: EvaluationReport | RegionEvaluation, target: Path) -> None:
+    from etnet.cli.evaluate_summary import TABLES
     from etnet.inference.evaluate import write_per_image
     from etnet.inference.evaluate_regions import RegionEvaluation
+    from etnet.output import write_text
 
+    write_text(target / TABLES, _all_tables(evaluation))
     if not isinstance(evaluation, RegionEvaluation):
         write_per_image(evaluation, target / "per_image.csv")
         return
@@ -242,25 +250,18 @@ def _draw_extremes(
     write_extremes(report, predictor, dataset, folder, ignore_index=ignore_index, predict=predict)
 
 
-def print_evaluation(evaluation: EvaluationReport | RegionEvaluation) -> None:
-    """Print the tables of a report, and for a region of interest what centres it is around."""
-    from etnet.cli.evaluate_table import centers_text
+def _all_tables(evaluation: EvaluationReport | RegionEvaluation) -> str:
+    """All tables of a report as text in 80 columns, and for a region of interest what centres it is around."""
+    from etnet.cli.evaluate_table import centers_text, report_tables
     from etnet.inference.evaluate_regions import RegionEvaluation
 
-    if not isinstance(evaluation, RegionEvaluation):
-        print_report(evaluation)
-        return
-    print_report(evaluation.report)
-    output().print(centers_text(evaluation))
-
-
-def print_report(report: EvaluationReport) -> None:
-    """Print the tables of a report on stdout."""
-    from etnet.cli.evaluate_table import report_tables
-
-    console = output()
+    page = Console(file=io.StringIO(), width=80, highlight=False)
+    report = evaluation.report if isinstance(evaluation, RegionEvaluation) else evaluation
     for table in report_tables(report):
-        console.print(table)
+        page.print(table)
+    if isinstance(evaluation, RegionEvaluation):
+        page.print(centers_text(evaluation))
+    return cast(io.StringIO, page.file).getvalue()
 
 
 def _recipe(source: str | None, info: WeightsInfo) -> Recipe:

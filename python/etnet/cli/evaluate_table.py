@@ -33,6 +33,11 @@ SURFACE_TITLES = {
     "boundary_iou": "boundary IoU",
 }
 
+TRUE_CENTERS_ALONE = (
+    "Region of interest: around the TRUE centres, because this network finds none; these scores leave out what "
+    "localization costs. Score a bundle to see both.\n"
+)
+
 SUMMARY_COLUMNS = ("mean", "95 % interval", "images", "left out")
 
 
@@ -42,7 +47,7 @@ def report_tables(report: EvaluationReport) -> Iterator[RenderableType]:
         title = region_title(name)
         yield region_table(title, region, report.class_names)
         if region.auc is not None:
-            yield _auc_line(region.auc)
+            yield Text.assemble(("Area under the ROC curve: ", "bold"), f"{auc_text(region.auc)}\n")
         yield boundary_table(title, region)
     if report.clinical:
         yield clinical_table(report.clinical)
@@ -102,12 +107,7 @@ def centers_text(evaluation: RegionEvaluation) -> Group:
     """What centres the scores are around, how far they are off, and what true centres would give."""
     localization = evaluation.localization
     if evaluation.found_centers is None or localization is None:
-        return Group(
-            Text(
-                "Region of interest: around the TRUE centres, because this network finds none; these scores leave out "
-                "what localization costs. Score a bundle to see both.\n"
-            )
-        )
+        return Group(Text(TRUE_CENTERS_ALONE))
     names = [*evaluation.report.class_names[1:], *(name for name, _ in evaluation.report.class_groups)]
     titles = (f"Dice {name}" for name in names)
     table = score_table("Found and true centres, all pixels pooled", *titles, "mean IoU")
@@ -117,18 +117,26 @@ def centers_text(evaluation: RegionEvaluation) -> Group:
             dice = {**values["classes"], **values["groups"]}
             cells = [shown(dice[name]["dice"]) for name in names]
             table.add_row(f"{label}, {region.replace('_', ' ')}", *cells, shown(values["mean_iou"]))
-    return Group(table, *map(Text, _localization_lines(localization)))
+    return Group(table, *map(Text, localization_lines(localization)))
 
 
-def _localization_lines(localization: LocalizationReport) -> Iterator[str]:
+def localization_lines(localization: LocalizationReport, *, most: int | None = None) -> Iterator[str]:
+    """How far found centres are off, and where none was found.
+
+    Args:
+        localization: What localization gave.
+        most: How many of the images without a centre are named; None names all.
+    """
     values = localization.to_dict()
     error = values["error_in_disc_diameters"]
     if error is not None:
         figures = ", ".join(f"{name} {value:.3f}" for name, value in error.items())
         yield f"Localization error in diameters of the structure: {figures} ({counted(values['found'], 'image')})"
     yield f"Nothing was found in {len(localization.failed)} of {counted(values['images'], 'image')}."
-    for image in localization.failed:
+    for image in localization.failed[:most]:
         yield f"  {image.id}, scored as background: {image.reason}"
+    if most is not None and len(localization.failed) > most:
+        yield f"  ... and {len(localization.failed) - most} more; see localization.csv"
     yield ""
 
 
@@ -176,13 +184,24 @@ def shown_interval(interval: Any, *, digits: int = 3) -> str:
     return "" if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
 
 
-def _auc_line(auc: AucSummary) -> Text:
+def auc_text(auc: AucSummary) -> str:
+    """Both areas under the ROC curve with their intervals."""
     from etnet.metrics.overlap import plain
     from etnet.metrics.report import plain_interval
 
-    pooled = f"{shown(plain(auc.pooled))} ({shown_interval(plain_interval(auc.pooled_interval))})"
-    images = f"{shown(plain(auc.per_image.mean))} ({shown_interval(plain_interval(auc.per_image.interval))})"
-    return Text.assemble(("Area under the ROC curve: ", "bold"), f"pooled {pooled}, mean over images {images}\n")
+    pooled = with_interval(plain(auc.pooled), plain_interval(auc.pooled_interval))
+    images = with_interval(plain(auc.per_image.mean), plain_interval(auc.per_image.interval))
+    return f"pooled {pooled}, mean over images {images}"
+
+
+def with_interval(value: float | None, interval: Any) -> str:
+    """A score and its interval in parentheses, on one line.
+
+    >>> with_interval(0.91234, [0.9, 0.92]), with_interval(0.5, None)
+    ('0.9123 (0.900 to 0.920)', '0.5000')
+    """
+    span = shown_interval(interval)
+    return f"{shown(value)} ({span})" if span else shown(value)
 
 
 def _add_summary(table: Table, name: str, summary: Summary) -> None:

@@ -93,6 +93,7 @@ class BatchType(click.ParamType[tuple[int, int, int]]):
 @click.option(
     "--max-drop",
     type=click.FloatRange(0, 1),
+    metavar="DROP",
     default=0.005,
     show_default=True,
     help="Largest loss of mean foreground Dice against PyTorch.",

@@ -134,7 +134,12 @@ def _options() -> Iterable[Callable[[Command], Command]]:
     )
     yield click.option("--no-report", is_flag=True, help="Leave out report.html.")
     yield click.option(
-        "--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images per network run."
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Images per network run.",
     )
     yield click.option(
         "--jobs",

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from etnet.cli.console import was_given
+from etnet.errors import UsageError
+
 if TYPE_CHECKING:
     from etnet.inference.refinement import Refinement
     from etnet.types import Contract, Postprocessing
@@ -195,6 +198,11 @@ def _with_choice(command: Command) -> Command:
         keeps_rules: bool,
         **others: Any,
     ) -> Any:
+        if tile == "off" and was_given("overlap"):
+            raise UsageError(
+                f"--overlap {overlap:g}: no image is divided into tiles; add --tile auto or --tile with a number of "
+                "pixels, or leave --overlap away"
+            )
         choice = RefinementChoice(
             tile=tile,
             overlap=overlap,

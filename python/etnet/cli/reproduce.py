@@ -51,12 +51,17 @@ def _stoppable(function: Callable[_Parameters, None]) -> Callable[_Parameters, N
     metavar="DIR",
     help="Folder with one folder per data set: DRIVE/, Drishti-GS/, Montgomery/, REFUGE/, LUNA/.",
 )
-@click.option("--only", metavar="NAME,...", help="Data sets to train on, for instance drishti_gs. Default: all.")
-@click.option("--methods", metavar="NAME,...", help="Rows to train, for instance etnet,unet. Default: all.")
+@click.option("--only", metavar="NAME,...", help="Data sets to train on, for instance drishti_gs [default: all].")
+@click.option("--methods", metavar="NAME,...", help="Rows to train, for instance etnet,unet [default: all].")
 @click.option(
-    "--seeds", type=click.IntRange(min=1), help=f"Runs per cell [default: {SEEDS}; with --quick {QUICK_SEEDS}]."
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Runs per cell [default: {SEEDS}; with --quick {QUICK_SEEDS}].",
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images [default: the recipe's].")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images [default: the recipe's]."
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to train.")
 @click.option(
     "--quick", is_flag=True, help="Minutes on a CPU: small encoder, few epochs. Shows that it works, no more."

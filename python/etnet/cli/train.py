@@ -46,11 +46,15 @@ SECONDS_BETWEEN_LINES = 10.0
 )
 @click.option("--data", "data_root", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. Default: runs/train/<recipe name>."
+    "--output", type=click.Path(path_type=Path), metavar="DIR", help="Run folder [default: runs/train/RECIPE]."
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training images; training.epochs.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images per step; training.batch_size.")
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, order and augmentation; training.seed.")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images; training.epochs."
+)
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per step; training.batch_size.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), metavar="N", help="Seed of weights, order and augmentation; training.seed."
+)
 @click.option(
     "--fold",
     metavar="K/N",
@@ -59,6 +63,7 @@ SECONDS_BETWEEN_LINES = 10.0
 @click.option(
     "--patience",
     type=click.IntRange(min=1),
+    metavar="N",
     help="Stop when so many epochs brought no better score; training.patience.",
 )
 @click.option(
@@ -371,3 +376,6 @@ class TrainingDisplay:
                 f"epoch {int(row['epoch'])}  loss {row['loss']:.4f}  validation mIoU {row['validation_mean_iou']:.4f}  "
                 f"Dice {row['validation_mean_foreground_dice']:.4f}  accuracy {row['validation_accuracy']:.4f}"
             )
+
+    def on_stop(self, *, signal_number: int) -> None:
+        """Nothing: the sentence at the end says so."""

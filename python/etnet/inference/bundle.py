@@ -1,8 +1,8 @@
 """A bundle: one folder with the two networks of a localized segmentation and `bundle.json`, which joins them.
 
 The first network finds the centre of a structure in the whole image, the second segments the square around it. Each is
-a weights file or an ONNX file with its sidecar; `bundle.json` names both with their SHA-256, so that a stage that was
-replaced is refused. Reading needs neither torch nor any runtime. Leaves out engines, which run only where they were
+a weights file or an ONNX file with its sidecar; `bundle.json` names all of them with their SHA-256, so that a file that
+was replaced is refused. Reading needs neither torch nor any runtime. Leaves out engines, which run only where they were
 built.
 """
 
@@ -42,6 +42,8 @@ class StageFile:
         bytes: Length of the file.
         recipe: Name of the recipe that trained it.
         epoch: Passes over the training images done.
+        sidecar_sha256: SHA-256 of the sidecar beside it; None for weights, for an ONNX file that has none, and where an
+            earlier version made the bundle.
     """
 
     file: str
@@ -49,6 +51,7 @@ class StageFile:
     bytes: int
     recipe: str
     epoch: int
+    sidecar_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,18 +175,24 @@ def _decode(text: bytes, *, origin: str) -> Bundle:
 
 def _require_same_bytes(folder: Path, stage: StageFile) -> None:
     path = folder / stage.file
+    _require_hash(path, stage.sha256, length=stage.bytes)
+    if stage.sidecar_sha256 is not None:
+        _require_hash(sidecar_path(path), stage.sidecar_sha256)
+
+
+def _require_hash(path: Path, expected: str, *, length: int | None = None) -> None:
     try:
-        length, digest = path.stat().st_size, file_sha256(path)
+        found, digest = path.stat().st_size, file_sha256(path)
     except OSError as error:
         raise ModelFileError(
             f"{path}: cannot be read ({error.strerror}), though {BUNDLE_FILE} names it; copy the whole folder anew or "
             "make the bundle again"
         ) from None
-    if (length, digest) != (stage.bytes, stage.sha256):
+    if digest != expected or found != (length or found):
+        wanted = "" if length is None else f"{length} bytes, "
         raise ModelFileError(
-            f"{path}: its bytes are not those that {BUNDLE_FILE} describes ({length} bytes, SHA-256 {digest[:12]}...; "
-            f"expected {stage.bytes} bytes, {stage.sha256[:12]}...); copy the whole folder anew or make the bundle "
-            "again"
+            f"{path}: its bytes are not those that {BUNDLE_FILE} describes ({found} bytes, SHA-256 {digest[:12]}...; "
+            f"expected {wanted}{expected[:12]}...); copy the whole folder anew or make the bundle again"
         )
 
 
@@ -300,7 +309,15 @@ def require_kind(model: Path) -> Path:
 def _copy(model: ModelDescription, folder: Path, stage: str) -> StageFile:
     target = folder / f"{stage}{model.path.suffix.lower()}"
     shutil.copyfile(model.path, target)
-    beside = sidecar_path(model.path)
-    if model.sidecar is not None and beside.is_file():
-        shutil.copyfile(beside, sidecar_path(target))
-    return StageFile(target.name, file_sha256(target), target.stat().st_size, model.source.recipe, model.source.epoch)
+    beside, copy = sidecar_path(model.path), sidecar_path(target)
+    has_sidecar = model.sidecar is not None and beside.is_file()
+    if has_sidecar:
+        shutil.copyfile(beside, copy)
+    return StageFile(
+        target.name,
+        file_sha256(target),
+        target.stat().st_size,
+        model.source.recipe,
+        model.source.epoch,
+        file_sha256(copy) if has_sidecar else None,
+    )

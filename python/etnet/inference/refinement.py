@@ -1,9 +1,9 @@
-"""What is done around a network: mirror images, tiles of large images, a threshold, rules for structures."""
+"""What is done around a network: the window of grey values, mirror images, tiles, a threshold, rules for structures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from etnet.inference.decision import decision_for
 from etnet.inference.flips import FlipAveragingBackend
@@ -25,12 +25,15 @@ class Refinement:
         tiles_per_run: Tiles that go through the network together.
         flips: Whether results are averaged over mirror images; of a bundle, those of its segmenter.
         postprocessing: What becomes of the probabilities and labels; None does what the contract says.
+        intensity_window: (low, high) mapped to 0..255 in images of more than 8 bits, in place of the contract's; None
+            keeps that.
     """
 
     tiling: Tiling | None = field(default_factory=Tiling)
     tiles_per_run: int = 1
     flips: bool = False
     postprocessing: Postprocessing | None = None
+    intensity_window: tuple[float, float] | None = None
 
 
 def refine(
@@ -53,9 +56,32 @@ def refine(
             of this name.
     """
     rules = predictor.contract.postprocess if refinement.postprocessing is None else refinement.postprocessing
-    halving = _halving(predictor, on_smaller_batch)
+    halving = _halving(_seen_through(predictor, refinement.intensity_window), on_smaller_batch)
     refined = _of_network(halving, refinement, threshold=rules.threshold)
     return PostprocessedPredictor(refined, rules.structures) if rules.structures else refined
+
+
+def _seen_through(
+    predictor: Predictor | TwoStagePredictor, window: tuple[float, float] | None
+) -> Predictor | TwoStagePredictor:
+    """The same networks, which ask for images of another window; a bundle reads each image once, for both."""
+    if window is None:
+        return predictor
+    if isinstance(predictor, TwoStagePredictor):
+        localizer, segmenter = (
+            _network_through(network, window) for network in (predictor.localizer, predictor.segmenter)
+        )
+        return TwoStagePredictor(localizer, segmenter, predictor.rule, description=predictor.description)
+    return _network_through(predictor, window)
+
+
+def _network_through(network: Predictor, window: tuple[float, float]) -> Predictor:
+    return Predictor(
+        network.backend,
+        replace(network.contract, intensity_window=window),
+        description=network.description,
+        decision=network.decision,
+    )
 
 
 def _halving(

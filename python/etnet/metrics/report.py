@@ -8,9 +8,10 @@ that is undefined in an image leaves that image out of its mean, and the report 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,6 +44,9 @@ FIELD_OF_VIEW = "field_of_view"
 GENERAL_SCORES = ("accuracy", "mean_iou", "mean_foreground_dice")
 CLASS_SCORES = ("dice", "iou", "sensitivity", "specificity")
 SURFACE_SCORES = ("hd95_px", "assd_px", *(f"surface_dice_{tolerance:g}px" for tolerance in TOLERANCES), "boundary_iou")
+
+_MOST_BIAS = 0.005
+"""By how much the coarse bins of the bootstrap may change the pooled area under the ROC curve."""
 
 ScorePath = tuple[str, ...]
 _Value = TypeVar("_Value")
@@ -133,7 +137,8 @@ class AucSummary:
 
     Attributes:
         pooled: Of the pixels of all images together.
-        pooled_interval: Its 95 % bootstrap interval.
+        pooled_interval: Its 95 % bootstrap interval; NaN where the bins that are kept of each image are too coarse for
+            it, as with a network that gives all pixels nearly one probability.
         error_bound: The exact pooled area differs by at most this from the one computed from bins.
         per_image: Over images.
     """
@@ -286,11 +291,14 @@ class EvaluationReport:
     def _auc(self, name: str, images: Sequence[ImageScores], weights: Weights) -> AucSummary | None:
         if name not in self.ranking or any(name not in image.ranking for image in images):
             return None
-        pooled = self.ranking[name]
-        resampled = pooled_auc_of_resamples([image.ranking[name] for image in images], weights)
+        pooled, kept = self.ranking[name], [image.ranking[name] for image in images]
+        resampled = pooled_auc_of_resamples(kept, weights)
+        interval = percentile_interval(resampled, images=len(images))
+        if abs(reduce(operator.add, kept).auc - pooled.auc) > _MOST_BIAS:
+            interval = (math.nan, math.nan)
         return AucSummary(
             pooled=pooled.auc,
-            pooled_interval=percentile_interval(resampled, images=len(images)),
+            pooled_interval=interval,
             error_bound=pooled.error_bound,
             per_image=Summary.of(np.array([image.auc[name] for image in images]), weights),
         )

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from etnet.config.load import recipe_from_values
 from etnet.config.schema import Recipe
 from etnet.errors import EtnetError, ModelFileError
 from etnet.manifest import read_weights_info
+from etnet.sidecar import file_sha256
 
 SCORES_FORMAT = 2
 """Raised when scoring changes: older scores are then made again from the same weights."""
@@ -38,7 +40,7 @@ class Job:
         data_root: Folder of the data set.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         localizer: Weights of the network that finds the region of interest; None for whole images.
-        localizer_key: Changes with those weights.
+        localizer_key: Changes with its recipe and data; retrained, it has other weights under the same key.
     """
 
     folder: Path
@@ -121,7 +123,17 @@ class Job:
         if scores is None or self.trained() is None:
             return None
         same = (scores.get("format"), scores.get("localizer_key")) == (SCORES_FORMAT, self.localizer_key)
+        localizer = self.localizer_sha256()
+        if localizer is not None:
+            same &= scores.get("localizer_sha256") == localizer
         return scores if same else None
+
+    def localizer_sha256(self) -> str | None:
+        """SHA-256 of the localizer's weights; None for whole images, and while there are no such weights."""
+        if self.localizer is None or not self.localizer.is_file():
+            return None
+        status = self.localizer.stat()
+        return _sha256(self.localizer, status.st_mtime_ns, status.st_size)
 
     def failure(self) -> str | None:
         """Why the last attempt failed."""
@@ -164,6 +176,12 @@ def pictured(ids: Sequence[str]) -> tuple[str, ...]:
     """
     count = min(PICTURED, len(ids))
     return tuple(ids[(2 * number + 1) * len(ids) // (2 * count)] for number in range(count))
+
+
+@functools.lru_cache
+def _sha256(path: Path, _modified: int, _length: int) -> str:
+    """Of a file as it was then: every method of a data set asks for that of the same weights, several times."""
+    return file_sha256(path)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -103,8 +103,13 @@ def work_off(plan: Plan, *, display: Display, executor: Executor | None = None) 
 
 
 def _is_missing(run: Run) -> bool:
-    """Whether there is work: no scores, or a localizer whose weights the methods could not be scored with."""
-    return run.job.scores() is None or (run.method == LOCALIZER and run.job.damage() is not None)
+    """Whether there is work: no scores, or a localizer whose weights the methods could not be scored with.
+
+    What is scored with a localizer that has work is looked at again after it, since its weights may change.
+    """
+    if run.job.scores() is None or (run.method == LOCALIZER and run.job.damage() is not None):
+        return True
+    return run.localizer is not None and _is_missing(run.localizer)
 
 
 @contextmanager

@@ -125,6 +125,7 @@ def _common(job: Job) -> dict[str, Any]:
     return {
         "format": SCORES_FORMAT,
         "localizer_key": job.localizer_key,
+        "localizer_sha256": job.localizer_sha256(),
         "class_names": list(data.class_names),
         "class_groups": {name: list(members) for name, members in data.class_groups.items()},
     }

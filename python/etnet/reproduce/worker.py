@@ -48,6 +48,9 @@ class EventWriter:
         """Send an epoch."""
         self.send("epoch", row=dict(row))
 
+    def on_stop(self, *, signal_number: int) -> None:
+        """Send nothing: whether the work is finished stands in the last event."""
+
 
 def main() -> None:
     """Work off the job on standard input."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TypeVar
 
 import numpy as np
@@ -29,6 +30,10 @@ from etnet.errors import EnvironmentFault, UsageError
 from etnet.training.launch import leave_the_telling_to_another, restarts
 from etnet.training.synchronized_norm import convert_batch_norm
 
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for what one of them does alone. The exchanges of GPUs give up after ten minutes, in which a
+slow disk may not hand out the images that are measured at the start. One that has died is noticed at once."""
+
 _Choice = TypeVar("_Choice")
 
 
@@ -40,11 +45,13 @@ class ProcessGroup:
         rank: Number of this process, from 0.
         world_size: Number of processes.
         local_rank: Number of this process on its machine, which is also the number of its GPU.
+        hosts: The same processes, meeting on their processors with `PATIENCE`; None where they have not met.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    hosts: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -125,9 +132,9 @@ class ProcessGroup:
         return bool(self.mean(torch.tensor(float(flag), device=device)) > 0)
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Go on when all processes are here, however long one of them works before."""
         if not self.is_alone:
-            dist.barrier()
+            dist.barrier(self.hosts)
 
     def agree_on(self, choice: _Choice) -> _Choice:
         """What the main process chose, in every process."""
@@ -153,7 +160,8 @@ def joined_processes() -> Iterator[ProcessGroup]:
     """
     if dist.is_available() and dist.is_initialized():
         # By Ray Train, for instance, whose business their end is too.
-        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), local_rank, _hosts())
         return
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
@@ -165,7 +173,7 @@ def joined_processes() -> Iterator[ProcessGroup]:
     group = ProcessGroup(int(os.environ["RANK"]), world_size, local_rank)
     try:
         _meet(group)
-        yield group
+        yield replace(group, hosts=_hosts())
     except Exception as error:
         # Told before the others can notice that this process is gone. The group is not taken down here: that may wait
         # for them.
@@ -188,6 +196,13 @@ def _meet(group: ProcessGroup) -> None:
         rank=group.rank,
         world_size=group.world_size,
     )
+
+
+def _hosts() -> dist.ProcessGroup:
+    hosts = dist.new_group(backend="gloo", timeout=PATIENCE)
+    if isinstance(hosts, int):
+        raise AssertionError("a group without a list of its members has all of them")
+    return hosts
 
 
 def _is_about_others(error: Exception) -> bool:

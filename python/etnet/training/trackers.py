@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import override
 
@@ -28,8 +28,17 @@ from etnet.training.tracking import SilentObserver
 PATIENCE = 3
 """After so many failures in a row a tracker waits for the end: a service that is away must not slow every epoch."""
 
+SECONDS_TO_FINISH = 60
+"""How long the end of a run waits for what is still to be uploaded, unless `WANDB_FINISH_TIMEOUT` says otherwise."""
+
+Ending = Literal["finished", "stopped", "failed"]
+"""How a run ended: by itself, by Ctrl-C or another signal, with an error."""
+
 _STATE = "trackers.json"
 _PROJECT = "etnet"
+_WANDB_CODES = {"finished": 0, "stopped": 255, "failed": 1}
+"""255 is the package's own code for Ctrl-C."""
+_MLFLOW_STATES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
 class Tracker(SilentObserver, ABC):
@@ -47,6 +56,7 @@ class Tracker(SilentObserver, ABC):
         self._unsent: list[dict[str, float]] = []
         self._is_open = self._has_warned = False
         self._failures = 0
+        self._ending: Ending = "finished"
 
     def __enter__(self) -> Tracker:
         return self
@@ -54,10 +64,12 @@ class Tracker(SilentObserver, ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._ending = "stopped" if issubclass(kind, KeyboardInterrupt) else "failed"
         if self._is_open or self._unsent:
             self._try(self._deliver)
         if self._is_open:
-            self._try(lambda: self._close(failed=kind is not None))
+            self._try(lambda: self._close(self._ending))
 
     def on_start(self, **_: int) -> None:
         """Begin, or go on with the tracker's record of this run."""
@@ -69,6 +81,10 @@ class Tracker(SilentObserver, ABC):
             self._unsent.append(dict(row))
         if self._failures < PATIENCE:
             self._try(self._deliver)
+
+    def on_stop(self, **_: int) -> None:
+        """Remember how the run ended."""
+        self._ending = "stopped"
 
     def _deliver(self) -> None:
         if not self._is_open:
@@ -106,7 +122,7 @@ class Tracker(SilentObserver, ABC):
         """Add an epoch's row to the record."""
 
     @abstractmethod
-    def _close(self, *, failed: bool) -> None:
+    def _close(self, ending: Ending) -> None:
         """End the record."""
 
 
@@ -135,7 +151,7 @@ class _TensorBoard(Tracker):
             self._writer.add_scalar(key, value, int(row["epoch"]))
 
     @override
-    def _close(self, *, failed: bool) -> None:
+    def _close(self, ending: Ending) -> None:
         self._writer.close()
 
 
@@ -180,12 +196,19 @@ class WandbTracker(_Remote):
             "name": os.environ.get("WANDB_NAME", self._run.name),
             "dir": os.environ.get("WANDB_DIR", str(self._run)),
             "config": self._recipe.model_dump(mode="json"),
+            "settings": self._settings(),
         }
         self._record: Any = self._start(wandb, arguments)
         # Rows come once per epoch; the library's own counter of calls starts anew when a run is resumed.
         self._record.define_metric("*", step_metric="epoch")
         self._id = known
         self._remember()
+
+    @staticmethod
+    def _settings() -> dict[str, Any]:
+        """A bound for the end, which otherwise waits for a service that is away until it comes back."""
+        bound = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": SECONDS_TO_FINISH}
+        return bound | {"finish_timeout_raises": True}
 
     def _start(self, wandb: Any, arguments: Mapping[str, Any]) -> Any:
         if "WANDB_MODE" in os.environ:
@@ -203,7 +226,7 @@ class WandbTracker(_Remote):
     def _send(self, row: Mapping[str, float]) -> None:
         self._record.log(dict(row))
 
-    def _close(self, *, failed: bool) -> None:
+    def _close(self, ending: Ending) -> None:
         picture = self._run / "results.png"
         try:
             if picture.is_file():
@@ -211,7 +234,16 @@ class WandbTracker(_Remote):
 
                 self._record.log({"results": wandb.Image(str(picture))})
         finally:
-            self._record.finish(exit_code=int(failed))
+            self._finish(ending)
+
+    def _finish(self, ending: Ending) -> None:
+        try:
+            self._record.finish(exit_code=_WANDB_CODES[ending])
+        except TimeoutError:
+            where = Path(self._record.dir).parent
+            self._tell(
+                f"Warning: Weights & Biases did not take all metrics in time; upload the rest with wandb sync {where}"
+            )
 
 
 class MlflowTracker(_Remote):
@@ -246,13 +278,13 @@ class MlflowTracker(_Remote):
             self._id, metrics=[Metric(_mlflow_name(key), value, now, epoch) for key, value in row.items()]
         )
 
-    def _close(self, *, failed: bool) -> None:
+    def _close(self, ending: Ending) -> None:
         try:
             for name in ("results.png", "recipe.yaml"):
                 if (self._run / name).is_file():
                     self._client.log_artifact(self._id, str(self._run / name))
         finally:
-            self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
+            self._client.set_terminated(self._id, _MLFLOW_STATES[ending])
 
 
 TRACKERS: dict[str, type[WandbTracker | MlflowTracker]] = {"wandb": WandbTracker, "mlflow": MlflowTracker}

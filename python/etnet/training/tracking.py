@@ -27,6 +27,9 @@ class Observer(Protocol):
     def on_epoch(self, row: Mapping[str, float]) -> None:
         """An epoch is done; `row` is its line in metrics.csv."""
 
+    def on_stop(self, *, signal_number: int) -> None:
+        """Ctrl-C or another signal has ended the run, which can be resumed."""
+
 
 class SilentObserver:
     """An observer that ignores everything."""
@@ -41,6 +44,9 @@ class SilentObserver:
         """Ignore."""
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
+        """Ignore."""
+
+    def on_stop(self, *, signal_number: int) -> None:
         """Ignore."""
 
 
@@ -75,3 +81,8 @@ class Observers:
         """Tell all."""
         for observer in self._observers:
             observer.on_epoch(row)
+
+    def on_stop(self, *, signal_number: int) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.on_stop(signal_number=signal_number)

@@ -25,7 +25,7 @@ from etnet.data.roi import true_center
 from etnet.data.sample_cache import removed_at_the_end
 from etnet.errors import DataError, DiskFault
 from etnet.manifest import encode_header, read_weights_info
-from etnet.models import SegmentationNetwork, build_model, load_encoder_weights
+from etnet.models import EncoderWeightsReport, SegmentationNetwork, build_model, load_encoder_weights
 from etnet.training.announcement import what_is_trained
 from etnet.training.averaging import WeightAverage
 from etnet.training.checkpoint import restore_training, save_weights, training_tensors
@@ -154,8 +154,13 @@ class TrainingRun:
         """Load the encoder's weights and describe the run in its folder."""
         report = load_encoder_weights(self.network, self.recipe.model.encoder_weights)
         self.group.start_alike(self.network)
-        if not self.group.is_main:
-            return
+        if self.group.is_main:
+            self._describe(report)
+        # Nobody goes on to the first exchange meanwhile, which would not wait so long.
+        self.group.wait()
+
+    def _describe(self, report: EncoderWeightsReport) -> None:
+        """Measure the images, tell what is trained, and write what the folder of a run begins with."""
         self.training_range = measure_training_range(self.training_set)
         about = what_is_trained(
             self.recipe, self.training_set, held_out=len(self.validation_set), device=self.device, run=self.run
@@ -188,6 +193,7 @@ class TrainingRun:
         if self.training_range is None and self.group.is_main:
             # Begun before the range was stored.
             self.training_range = measure_training_range(self.training_set)
+        self.group.wait()
         require_epochs_left(
             self.run, done=self.start, total=self.total, recipe=self.recipe, images=len(self.training_set)
         )
@@ -206,6 +212,8 @@ class TrainingRun:
             iteration = self.start if self._has_stalled else self._loop(log, stop)
         # A signal may have reached another process only.
         signal_number = self.group.largest(stop.signal_number or 0, self.device)
+        if signal_number:
+            self.observer.on_stop(signal_number=signal_number)
         return TrainingResult(
             self.run,
             self.data_root,

@@ -66,6 +66,21 @@ def test_greys_of_resized_lungs_are_divided_and_expected(tmp_path):
     }
 
 
+def test_masks_without_white_are_noted_with_their_values(tmp_path):
+    root = write_montgomery(tmp_path, merged=True)
+    odd = {root / "masks" / f"{name}.png" for name in builtin_split("montgomery").train[:2]}
+    for path in odd:
+        save(path, np.array([[0, 200] * 8] * 12, np.uint8))
+    report = check_dataset(root)
+    (finding,) = findings(report, "no-white-in-mask")
+    assert (finding.severity, tuple(sorted(finding.files))) == ("note", tuple(sorted(odd)))
+    assert "no white but values up to 200" in finding.sentence
+    assert "with the values 0, 200)" in finding.sentence
+    assert "values above 127 count as the structure" in finding.sentence
+    assert findings(report, "smoothed-masks") == []
+    assert report.errors == 0
+
+
 def test_a_cup_map_of_counts_is_blamed_with_its_values_and_not_the_disc(tmp_path):
     root = write_drishti(tmp_path)
     path = next(root.rglob("drishtiGS_003_cupsegSoftmap.png"))

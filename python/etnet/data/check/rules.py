@@ -20,6 +20,7 @@ _SIZE_TOLERANCE = 0.25
 
 _DARK = 65535 / 8
 _NEAR_WHITE = 250
+_SHOWN_VALUES = 6
 _AIR, _DENSE = -1000, 400
 """Hounsfield units between which the built-in recipe for lungs shows a slice."""
 
@@ -121,6 +122,28 @@ def smoothed(parts: Sequence[Part]) -> Iterator[Finding]:
             f"{grey[0]}: holds greys between 0 and 255 ({counted_of(grey, len(masks))} masks), as resizing "
             f"leaves them; values above {THRESHOLD} count as the structure; nothing to do",
             tuple(grey),
+        )
+
+
+def never_white(parts: Sequence[Part]) -> Iterator[Finding]:
+    """Masks of one structure whose brightest value is neither white nor a class: the threshold alone decides."""
+    masks = _black_and_white(parts)
+    odd = [
+        (path, held)
+        for source, facts in masks
+        for path, held in zip(source.files, facts.stored, strict=False)
+        if THRESHOLD < max(held) < _NEAR_WHITE
+    ]
+    if odd:
+        values = sorted(set[int]().union(*(held for _, held in odd)))
+        shown = ", ".join(map(str, values[:_SHOWN_VALUES])) + (", ..." if len(values) > _SHOWN_VALUES else "")
+        yield Finding(
+            "note",
+            "no-white-in-mask",
+            f"{odd[0][0]}: holds no white but values up to {max(odd[0][1])} ({such_files(len(odd))}, with the values "
+            f"{shown}); expected 0 and 255, or 0 and 1; values above {THRESHOLD} count as the structure, so leave it "
+            "if that is what they mean",
+            tuple(path for path, _ in odd),
         )
 
 
@@ -315,4 +338,5 @@ def all_of(parts: Sequence[Part], data: DataSection, card: DatasetCard | None) -
     found: list[Finding] = []
     for part in parts:
         found += [*faults(part), *mask_values(part, data), *kinds(part), *dark_images(part, data)]
-    return [*found, *leakage(parts), *black_files(parts), *smoothed(parts), *official_sizes(parts, card)]
+    of_masks = (*black_files(parts), *smoothed(parts), *never_white(parts))
+    return [*found, *leakage(parts), *of_masks, *official_sizes(parts, card)]
