@@ -1,8 +1,8 @@
 """Training crops without end in one of two forms, from etnet's data path and from others, and rows that compare them.
 
-Forms: `bytes` are images [N, 3, H, W], masks and edges [N, H, W], all uint8, as etnet's step reads them: its losses take
-bytes, and the device normalises. `float32` are normalised images in float32 and int64 targets, which most losses ask
-for. Both sides of a row end in the same form, have the decoded images in memory and use one thread.
+Forms: `bytes` are images [N, 3, H, W], masks and edges [N, H, W], all uint8, as etnet's step reads them: its losses
+take bytes, and the device normalises. `float32` are normalised images in float32 and int64 targets, which most losses
+ask for. Both sides of a row end in the same form, have the decoded images in memory and use one thread.
 """
 
 from __future__ import annotations

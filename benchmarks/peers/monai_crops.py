@@ -34,7 +34,8 @@ def monai_crops(dataset: SegmentationDataset, recipe: Recipe, form: Form, *, sty
     if form != "float32":
         raise ValueError(f"MONAI's pipeline ends in float32, not in {form}")
     monai.data.set_track_meta(False)
-    items = [{"image": sample.image, "mask": sample.mask} for sample in map(dataset.load, range(len(dataset)))]
+    samples = map(dataset.load, range(len(dataset)))
+    items = [{"image": sample.image.copy(), "mask": sample.mask.copy()} for sample in samples]
     prepared: list[Any] = [
         transforms.EnsureChannelFirstd(("image",), channel_dim=2),
         transforms.EnsureChannelFirstd(("mask",), channel_dim="no_channel"),
@@ -78,7 +79,7 @@ def placing(recipe: Recipe, style: Style) -> list[Any]:
             keep_size=False,
             mode=("bilinear", "nearest-exact"),
         ),
-        transforms.RandRotated(KEYS, range_x=angle, prob=0.0 if still else 1.0, padding_mode="reflection", mode=modes["mode"]),
+        transforms.RandRotated(KEYS, range_x=angle, prob=0.0 if still else 1.0, **modes),
         transforms.SpatialPadd(KEYS, (size, size), mode="reflect"),
         transforms.RandSpatialCropd(KEYS, (size, size), random_size=False),
     ]

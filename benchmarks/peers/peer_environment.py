@@ -135,7 +135,7 @@ def run(command: list[str]) -> str:
     Raises:
         NotMade: It fails; with its last line.
     """
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
         raise NotMade(lines[-1].removeprefix("ERROR: ") if lines else f"{command[0]} ended with {done.returncode}")

@@ -15,6 +15,7 @@ MONAI has no Lovasz loss.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import itertools
 import math
@@ -263,7 +264,7 @@ def score_row(
     )
 
 
-def crop_rows(options: side_by_side.argparse.Namespace) -> list[Comparison]:
+def crop_rows(options: argparse.Namespace) -> list[Comparison]:
     """Training crops of both ways to write them with MONAI."""
     rivals = {
         "MONAI, RandAffined": (functools.partial(monai_crops, style="fused"), VERSION),

@@ -18,6 +18,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def loss_rows(setting: Setting) -> list[Comparison]:
         logits, target = scores((images, classes, size, size), trained=trained, device=setting.device)
         losses = {**ours, PACKAGE: theirs}
         found = {name: loss_and_gradient(loss, logits, target) for name, loss in losses.items()}
-        times = setting.turns({name: lambda f=f: loss_and_gradient(f, logits, target) for name, f in losses.items()})
+        times = setting.turns({name: partial(loss_and_gradient, loss, logits, target) for name, loss in losses.items()})
         kind = "of a trained network" if trained else "random"
         rows += [
             Comparison.of_rounds(
@@ -171,7 +172,7 @@ def inference_row(setting: Setting, own: Network, other: Network, size: int) -> 
 
     modules = {network.name: ready(network) for network in (own, other)}
     with torch.inference_mode():
-        times = setting.turns({name: lambda module=module: module(image) for name, module in modules.items()})
+        times = setting.turns({name: partial(module, image) for name, module in modules.items()})
     return Comparison.of_rounds(
         (own.name, times[own.name]),
         (f"{other.name}, {PACKAGE}", times[other.name]),
@@ -247,8 +248,8 @@ def step_rows(setting: Setting, own: Network, other: Network, recipe: Recipe, ba
             other.name: f"same network and loss; the first losses differ by {apart:.1g}",
             own.name: f"other networks, ours with a second loss for edges: {own}; {other}",
         }
-        tasks = {name: lambda step=step: step(batch) for name, step in steps.items()}
-        times = setting.turns({**tasks, PACKAGE: lambda plain=theirs: plain(images, masks)})
+        tasks = {name: partial(step, batch) for name, step in steps.items()}
+        times = setting.turns({**tasks, PACKAGE: partial(theirs, images, masks)})
         count, _, height, width = images.shape
         rows += [
             Comparison.of_rounds(
@@ -278,9 +279,7 @@ def has_bfloat16(device: str) -> bool:
     """Whether multiplications of bfloat16 are done in hardware."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return "avx512_bf16" in torch.backends.cpu.get_cpu_capability().lower() or any(
-        flag in features() for flag in ("avx512_bf16", "amx_bf16")
-    )
+    return not features().isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
 def features() -> set[str]:

@@ -25,7 +25,7 @@ from etnet.data.synthetic import draw_fundus
 
 sys.path.append(str(Path(__file__).parents[1]))  # the shared modules of benchmarks/
 
-from measurement import Comparison, show, write_result  # noqa: E402
+from measurement import Comparison, show, write_result
 
 GENERATED = 8
 """Pictures that are drawn where there is no DRIVE."""
