@@ -276,6 +276,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shape", type=int, nargs=4, default=TARGET_SHAPE, metavar=("N", "C", "H", "W"))
     parser.add_argument("--scores", choices=["random", "trained"], nargs="+", default=["random", "trained"])
     parser.add_argument("--names", choices=list(CONTESTANTS), nargs="+", default=list(CONTESTANTS))
+    parser.add_argument("--without-weighted-block", action="store_true", help="leave it to bench_weighted_block.py")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--memory-of", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -303,15 +304,17 @@ def main() -> None:
         comparisons += rows
         targets += aimed
     show(comparisons, targets)
-    print("\nWeighted block, maps of ET-Net at 512x512, milliseconds")
-    figures["weighted_block"], rows = bench_weighted_block.measure(options.device, rounds=31)
+    if not options.without_weighted_block:
+        print("\nWeighted block, maps of ET-Net at 512x512, milliseconds")
+        figures["weighted_block"], rows = bench_weighted_block.measure(options.device, rounds=31)
+        comparisons += rows
     if options.json is not None:
         write_result(
             options.json,
             benchmark="ops",
             what="operators beside what else computes the same: the loss with its gradient, and the weighted block",
             figures=figures,
-            comparisons=comparisons + rows,
+            comparisons=comparisons,
             targets=targets,
             packages=("segmentation-models-pytorch",),
         )
