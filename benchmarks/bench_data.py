@@ -44,10 +44,10 @@ SPEEDUP = 8.0
 """What `memory` is meant to reach on one core with the recipe `drive`: by itself, and beside `plain`."""
 
 RIVALS = {
-    "memory": (BASE, "bytes, which the step normalises where the network runs"),
-    "disk": (BASE, "bytes, which the step normalises where the network runs"),
-    "complete": (BASE, "the same normalised float32 batches"),
-    "file": ("plain_file", "bytes, which the step normalises where the network runs"),
+    "memory": (BASE, "bytes, which the step normalises"),
+    "disk": (BASE, "bytes, which the step normalises"),
+    "complete": (BASE, "normalised float32 like theirs"),
+    "file": ("plain_file", "bytes, which the step normalises"),
 }
 """What each of ours is compared with, and what its batches hold."""
 
@@ -180,7 +180,7 @@ def compared(seconds: dict[str, list[float]], recipe: Recipe) -> list[Comparison
             subject="training samples on one core",
             case=f"recipe {recipe.name}, crops of {side}x{side}, batch {recipe.training.batch_size}",
             unit="samples/s",
-            result=f"same recipe, own random crops; ours: {form}",
+            result=f"same recipe, other random crops; ours are {form}",
             target=SPEEDUP if own == "memory" else None,
         )
         for own, (rival, form) in RIVALS.items()

@@ -29,7 +29,7 @@ from etnet.models import build_model
 from etnet.training.checkpoint import save_weights
 
 RIVAL = "torch-nchw"
-PLAIN = "PyTorch as it comes (float32, eager, NCHW)"
+PLAIN = "PyTorch as it comes: float32, eager, NCHW"
 TARGETS = {
     "cpu": {"onnxruntime": 1.7, "openvino": 3.0, "onnxruntime-int8": 5.0, "openvino-int8": 5.0},
     "cuda": {"torch-fp16-compile": 4.0, "tensorrt-fp16": 4.0},

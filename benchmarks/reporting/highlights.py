@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reporting.markdown import blocks, table, times
+from reporting.markdown import blocks, number, paragraph, table, times
 from reporting.results import Result
 from reporting.speed import side
 
@@ -33,7 +33,7 @@ class Highlight:
 
 
 HIGHLIGHTS = (
-    Highlight("training step and data path, network of the paper", "train_step", "training step"),
+    Highlight("training step and data path, ResNet-50", "train_step", "training step"),
     Highlight("training step", "peers_smp", "training step"),
     Highlight("exact Lovász loss with gradient", "ops", "Lovasz-Softmax, loss", "(sort)", "segmentation_models"),
     Highlight("binned Lovász loss with gradient", "ops", "Lovasz-Softmax, loss", "(histogram)", "segmentation_models"),
@@ -57,9 +57,10 @@ def region(results: Sequence[Result], link: str) -> str:
     if not rows:
         return f"[RESULTS.md]({link}) has no comparison of speed yet; `make bench` measures them."
     losing = sum(row["ratio"] < 1 for row in rows)
-    counted = (
+    better = f"in {losing}, which stand at its top" if losing else "in none"
+    counted = paragraph(
         f"Each line is the row of its kind with the lowest ratio. Of all {len(rows)} rows in [RESULTS.md]({link}), the "
-        f"other side is better in {losing}, which stand at its top."
+        f"other side is better {better}."
     )
     machines = dict.fromkeys(result.machine for result in results if result.rows)
     return blocks(*(_machine(name, [one for one in results if one.machine == name]) for name in machines), counted)
@@ -79,8 +80,8 @@ def _machine(name: str, results: Sequence[Result]) -> str:
         ]
         if rows:
             row = min(rows, key=lambda row: row["ratio"])
-            sides = [side(row[one], row["unit"]) for one in ("ours", "theirs")]
-            lines.append([highlight.title, *sides, times(row["ratio"])])
+            ours = f"{number(row['ours']['value'])} {row['unit']}"
+            lines.append([highlight.title, ours, side(row["theirs"], row["unit"]), times(row["ratio"])])
     dates = sorted({result.content["date"] for result in results if result.rows})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     headings = ("what", "etnet", "the other side", "ratio")

@@ -32,8 +32,7 @@ TITLES = {
 def side(contestant: Row, unit: str) -> str:
     """What ran, and what it took."""
     version = (contestant.get("version") or "").split("+")[0]
-    name = f"{contestant['name']} {version}".strip()
-    return f"{number(contestant['value'])} {unit}, {name}"
+    return f"{number(contestant['value'])} {unit}, {contestant['name']}" + (f" ({version})" if version else "")
 
 
 def verdict(row: Row) -> str:
