@@ -46,8 +46,19 @@ RIVALS = frozenset(
 )
 """Keys of what ours is compared with: that a rival became slower is no regression, and the ratios tell it."""
 
+DIRECTIONS: dict[str, Kind] = {
+    "ratio": "higher is better",
+    "ours, lower": "lower is better",
+    "ours, higher": "higher is better",
+}
+"""What is taken of a row with a rival: how many times better ours is, and what ours took; what the rival took is its
+own affair."""
+
 CONDITIONS = frozenset({"environment", "machine", "versions"})
 """Keys that describe where a file was measured."""
+
+WALL_CLOCK = ("seconds",)
+"""How long the benchmark itself took."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +90,15 @@ class Change:
 def kind_of(path: tuple[str, ...]) -> Kind | None:
     """Which way a figure is better, by the last of its keys that tells; None for a figure that is no measurement.
 
+    >>> kind_of(("comparisons", "sort beside smp in ms", "ratio"))
+    'higher is better'
     >>> kind_of(("sort", "median_ms")), kind_of(("pooled", "vessel", "dice")), kind_of(("rows", "seed"))
     ('lower is better', 'score', None)
     """
     if (ASIDE | RIVALS).intersection(path):
         return None
+    if path[-1] in DIRECTIONS:
+        return DIRECTIONS[path[-1]]
     for key in reversed(path):
         if key in ("dice", "iou", "accuracy", "sensitivity", "specificity") or key.endswith(("_dice", "_iou")):
             return "score"
@@ -100,13 +115,23 @@ def figures(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
     """Every number of a result file with the keys that lead to it, but for what describes where it was measured."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key not in CONDITIONS:
+            if key == "comparisons":
+                yield from _compared(inner, (*path, key))
+            elif key not in CONDITIONS and (*path, key) != WALL_CLOCK:
                 yield from figures(inner, (*path, str(key)))
     elif isinstance(value, list):
         for place, inner in enumerate(value):
             yield from figures(inner, (*path, _identity(inner) or str(place)))
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, float(value)
+
+
+def _compared(rows: list[Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Rows with a rival, which are told apart by what was done on what by whom, not by their place."""
+    for row in rows:
+        who = f"{row['subject']}, {row['case']}, {row['ours']['name']} beside {row['theirs']['name']} in {row['unit']}"
+        yield (*path, who, "ratio"), float(row["ratio"])
+        yield (*path, who, f"ours, {row['better']}"), float(row["ours"]["value"])
 
 
 def _identity(entry: Any) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from helpers.benchmarks import BENCHMARKS, load_benchmark
 
 compare = load_benchmark("compare")
+measurement = load_benchmark("measurement")
 
 RESULT = {
     "environment": {"versions": {"torch": "2.14.1"}, "machine": {"memory_bytes": 5}},
@@ -85,6 +87,51 @@ def test_other_machines_and_lost_figures_are_said(files, capsys):
     printed = capsys.readouterr().out
     assert 'differs: torch: "2.14.1" and 2' in printed
     assert "only in one of the files: 1 figures, such as sort.speedup" in printed
+
+
+def compared(subject: str, theirs: str, *, ratio: float = 2.0, ours: float = 10.0, better: str = "lower") -> dict:
+    row = measurement.Comparison(
+        subject=subject,
+        case="ten",
+        unit="ms",
+        better=better,
+        ours=measurement.Contestant("etnet", ours),
+        theirs=measurement.Contestant(theirs, ours * ratio),
+        ratio=ratio,
+        rounds=3,
+        result="equal",
+    )
+    return asdict(row)
+
+
+def test_rows_with_a_rival_are_matched_by_what_they_are_not_by_their_place(files, capsys):
+    rows = [compared("sort", "a", ours=1.0), compared("sort", "b", ours=1.0), compared("sum", "a", ours=50.0)]
+    assert compare.main(files({"comparisons": rows}, {"comparisons": rows[::-1]})) == 0
+    assert "6 figures compared, 0 worse" in capsys.readouterr().out
+    assert compare.main(files({"comparisons": rows[:1]}, {"comparisons": rows[1:2]})) == 2, "another rival"
+
+
+@pytest.mark.parametrize(
+    ("change", "worse"),
+    [
+        ({"ratio": 1.5}, True),
+        ({"ratio": 3.0}, False),
+        ({"ours": 12.0}, True),
+        ({"ours": 8.0}, False),
+        ({"ours": 12.0, "better": "higher"}, False),
+        ({"ours": 8.0, "better": "higher"}, True),
+    ],
+)
+def test_a_smaller_ratio_and_a_worse_figure_of_ours_are_regressions(files, change, worse):
+    before = compared("sort", "a", better=change.get("better", "lower"))
+    assert compare.main(files({"comparisons": [before]}, {"comparisons": [compared("sort", "a", **change)]})) == worse
+
+
+def test_a_rival_that_became_slower_and_a_longer_benchmark_are_no_regressions(files, capsys):
+    before, after = compared("sort", "a"), compared("sort", "a")
+    after["theirs"]["value"] *= 100
+    assert compare.main(files({"seconds": 1, "comparisons": [before]}, {"seconds": 9, "comparisons": [after]})) == 0
+    assert "2 figures compared" in capsys.readouterr().out
 
 
 def test_files_of_two_benchmarks_are_not_called_equal(files, capsys):
