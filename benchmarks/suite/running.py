@@ -1,0 +1,127 @@
+"""A command that is bounded in time, and of which nothing is left running when it ends, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "ETNET_SUITE_STEP"
+"""Variable in the environment of everything that a command starts: how processes outside of its group are found."""
+
+GRACE = 20.0
+"""Seconds between asking a command to end, upon which a training saves its state, and ending it."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: Its exit code, negative for a signal.
+        seconds: Wall-clock time.
+        cut_off: Whether it was ended because its time was over.
+    """
+
+    code: int
+    seconds: float
+    cut_off: bool
+
+
+def new_mark() -> str:
+    """Tells the processes of one command from all others; that of an enclosing command is part of it."""
+    return f"{os.environ.get(MARK, '')}/{uuid.uuid4().hex}"
+
+
+def run_bounded(
+    command: Sequence[str],
+    log: Path,
+    *,
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    mark: str | None = None,
+    grace: float = GRACE,
+) -> Ended:
+    """Run a command in a process group of its own, and end all of it when its time is over or this process is stopped.
+
+    Args:
+        command: Words of the command.
+        log: File that its output is appended to.
+        seconds: Time that it has.
+        environment: Variables beside those of this process.
+        folder: Where it runs.
+        mark: From `new_mark`, where the caller has to know it.
+        grace: Seconds that it has to end by itself once it was asked to.
+
+    Raises:
+        OSError: The command does not exist, or the log cannot be written.
+    """
+    mark = mark or new_mark()
+    begin = time.monotonic()
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {}), MARK: mark},
+            cwd=folder,
+            start_new_session=True,
+        )
+        cut_off = False
+        try:
+            process.wait(max(seconds, 0.0))
+        except subprocess.TimeoutExpired:
+            cut_off = True
+            _ask_to_end(process, grace)
+        except BaseException:
+            _ask_to_end(process, grace)
+            raise
+        finally:
+            _end(process, mark)
+    return Ended(process.returncode, time.monotonic() - begin, cut_off)
+
+
+def _ask_to_end(process: subprocess.Popen[bytes], grace: float) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(grace)
+
+
+def _end(process: subprocess.Popen[bytes], mark: str) -> None:
+    """Ends the group, which outlives its leader, and what left it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    end_marked(mark)
+
+
+def end_marked(mark: str) -> int:
+    """End every process that bears a mark, and say how many there were; none are found where there is no /proc."""
+    ended = set()
+    # One that is ended in this round may have started another after the look.
+    while found := _marked(mark) - ended:
+        for number in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(number, signal.SIGKILL)
+        ended |= found
+        time.sleep(0.02)
+    return len(ended)
+
+
+def _marked(mark: str) -> set[int]:
+    wanted, found = f"{MARK}={mark}".encode(), set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        # Processes of others cannot be read, and any can end meanwhile.
+        with contextlib.suppress(OSError):
+            if wanted in (folder / "environ").read_bytes() and int(folder.name) != os.getpid():
+                found.add(int(folder.name))
+    return found
