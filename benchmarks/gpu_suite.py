@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suite.parts import steps
+from suite.progress import Stopped, Suite, stoppable
 from suite.state import State, SuiteFault, locked
 from suite.steps import PARTS, Settings, Step
-from suite.progress import Stopped, Suite, stoppable
 from suite.table import table
 
 DATA_SETS = ("DRIVE", "Drishti-GS", "Montgomery")
@@ -35,8 +35,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="what is measured [default: cuda]")
     parser.add_argument("--minutes", type=float, default=25, help="time in all; divided among the steps [default: 25]")
     parser.add_argument("--only", metavar="PART,...", help=f"parts out of {','.join(PARTS)} [default: all]")
-    parser.add_argument("--again", action="append", default=[], metavar="NAME", help="part or step to repeat; repeatable")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes: shows that everything works, measures nothing")
+    parser.add_argument("--again", action="append", default=[], metavar="NAME", help="part or step to repeat")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes: shows that all works, measures nothing")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=f"holds {', '.join(DATA_SETS)} or some of them")
     parser.add_argument("--packages", type=Path, metavar="FOLDER", help="wheels of packages that this machine lacks")
     parser.add_argument("--encoder-weights", type=Path, metavar="FILE", help="to begin trainings with [default: none]")

@@ -93,7 +93,9 @@ def _infer(settings: Settings) -> list[Step]:
     device = ["--device", settings.device]
     weights = settings.inputs / "network.safetensors"
     network, folder = list(device), [*device, "--model", weights]
-    images = settings.inputs / "photographs" if settings.cuda and not settings.smoke else drive(settings) / "test/images"
+    images = (
+        settings.inputs / "photographs" if settings.cuda and not settings.smoke else drive(settings) / "test/images"
+    )
     folder += ["--input", images]
     if settings.smoke:
         network += ["--model", weights, "--size", "64x64", "--runs", 2, "--formats", FORMATS_OF_THE_SMOKE_TEST]

@@ -63,7 +63,11 @@ class Suite:
         while waiting:
             step = waiting.pop(0)
             key = self.key(step)
-            if self.state.is_done(step.name, key) and self._result_is_there(step) and not {step.name, step.part} & again:
+            if (
+                self.state.is_done(step.name, key)
+                and self._result_is_there(step)
+                and not {step.name, step.part} & again
+            ):
                 print(f"{step.name}: done before", flush=True)
                 continue
             if step.left_out is not None:
@@ -109,9 +113,7 @@ class Suite:
         try:
             with disk_faults(log):
                 log.unlink(missing_ok=True)
-                ended = run_bounded(
-                    step.command, log, seconds=seconds, environment=variables, folder=ROOT, mark=mark
-                )
+                ended = run_bounded(step.command, log, seconds=seconds, environment=variables, folder=ROOT, mark=mark)
         except (KeyboardInterrupt, Stopped):
             self._record(step, key, "interrupted", reason="stopped by its user", seconds=time.monotonic() - begin)
             raise

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "ETNET_SUITE_STEP"
 """Variable in the environment of everything that a command starts: how processes outside of its group are found."""
+
+POLL = 1.0
+"""Seconds between two questions whether to give a command up."""
 
 GRACE = 20.0
 """Seconds between asking a command to end, upon which a training saves its state, and ending it."""
@@ -27,11 +30,13 @@ class Ended:
         code: Its exit code, negative for a signal.
         seconds: Wall-clock time.
         cut_off: Whether it was ended because its time was over.
+        given_up: Whether it was ended because its caller gave it up.
     """
 
     code: int
     seconds: float
     cut_off: bool
+    given_up: bool = False
 
 
 def new_mark() -> str:
@@ -48,6 +53,7 @@ def run_bounded(
     folder: Path | None = None,
     mark: str | None = None,
     grace: float = GRACE,
+    give_up: Callable[[], bool] | None = None,
 ) -> Ended:
     """Run a command in a process group of its own, and end all of it when its time is over or this process is stopped.
 
@@ -59,6 +65,7 @@ def run_bounded(
         folder: Where it runs.
         mark: From `new_mark`, where the caller has to know it.
         grace: Seconds that it has to end by itself once it was asked to.
+        give_up: Asked every second; True ends the command as the end of its time does.
 
     Raises:
         OSError: The command does not exist, or the log cannot be written.
@@ -75,18 +82,23 @@ def run_bounded(
             cwd=folder,
             start_new_session=True,
         )
-        cut_off = False
+        cut_off = given_up = False
         try:
-            process.wait(max(seconds, 0.0))
-        except subprocess.TimeoutExpired:
-            cut_off = True
-            _ask_to_end(process, grace)
+            while process.poll() is None and not cut_off and not given_up:
+                left = begin + seconds - time.monotonic()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(min(left, POLL if give_up else left), 0.0))
+                    break
+                cut_off = time.monotonic() >= begin + seconds
+                given_up = not cut_off and give_up is not None and give_up()
+            if cut_off or given_up:
+                _ask_to_end(process, grace)
         except BaseException:
             _ask_to_end(process, grace)
             raise
         finally:
             _end(process, mark)
-    return Ended(process.returncode, time.monotonic() - begin, cut_off)
+    return Ended(process.returncode, time.monotonic() - begin, cut_off, given_up)
 
 
 def _ask_to_end(process: subprocess.Popen[bytes], grace: float) -> None:
