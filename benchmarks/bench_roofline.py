@@ -3,8 +3,8 @@
     python benchmarks/bench_roofline.py --device cuda --json benchmarks/results/roofline_NAME_2026-11-24.json
 
 Other results are shares of these. A copy counts its bytes twice, read and written; a product of two square matrices
-counts 2 n^3 operations. Values are random: zeros cost a GPU less power, and it runs faster on them than on data. Medians
-over the rounds are reported. tf32 exists on NVIDIA GPUs since Ampere only; types that a processor does not compute
+counts 2 n^3 operations. Values are random: zeros cost a GPU less power, and it runs faster on them. Medians
+of the rounds are reported. tf32 exists on NVIDIA GPUs since Ampere only; types that a processor does not compute
 fast are measured all the same, because torch uses them there too.
 """
 

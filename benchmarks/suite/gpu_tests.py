@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def pytest_words(files: list[str], mark: str, report: Path) -> list[str]:
 def outcome(report: Path) -> dict[str, Any]:
     """Counts, failures with their first line, and reasons of skips in a JUnit file."""
     counts, skips, failures = Counter[str](), Counter[str](), []
-    for case in ElementTree.parse(report).getroot().iter("testcase"):
+    for case in ET.parse(report).getroot().iter("testcase"):
         bad = next((part for part in case if part.tag in ("failure", "error")), None)
         skipped = case.find("skipped")
         if bad is not None:

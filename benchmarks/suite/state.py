@@ -1,4 +1,4 @@
-"""What a suite has done, in its folder: `suite.json`, whole after every step, and the lock that keeps a second one out."""
+"""What a suite has done, in its folder: `suite.json`, whole after every step, and the lock against a second suite."""
 
 from __future__ import annotations
 
