@@ -312,6 +312,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shape", type=int, nargs=4, default=TARGET_SHAPE, metavar=("N", "C", "H", "W"))
     parser.add_argument("--scores", choices=["random", "trained"], nargs="+", default=["random", "trained"])
     parser.add_argument("--names", choices=list(CONTESTANTS), nargs="+", default=list(CONTESTANTS))
+    parser.add_argument("--without-weighted-block", action="store_true", help="leave it to bench_weighted_block.py")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--memory-of", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -336,8 +337,9 @@ def main() -> None:
         show(results)
         figures[f"lovasz_softmax_{kind}"] = results
         figures[f"targets_{kind}"] = judge(results, options)
-    print("\nWeighted block, maps of ET-Net at 512x512, milliseconds")
-    figures["weighted_block"] = bench_weighted_block.measure(options.device, rounds=31)
+    if not options.without_weighted_block:
+        print("\nWeighted block, maps of ET-Net at 512x512, milliseconds")
+        figures["weighted_block"] = bench_weighted_block.measure(options.device, rounds=31)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=2) + "\n")

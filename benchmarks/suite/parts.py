@@ -69,10 +69,10 @@ def _tests(settings: Settings) -> list[Step]:
 def _ops(settings: Settings) -> list[Step]:
     device = ["--device", settings.device]
     roofline, block = list(device), list(device)
-    ops = list(device)
+    ops = [*device, "--without-weighted-block"]
     if settings.smoke:
         roofline += ["--mebibytes", 8, "--side", 128, "--rounds", 2]
-        ops += ["--shape", 1, 2, 32, 32, "--rounds", 2, "--names", "eager", "sort", "histogram"]
+        ops += ["--shape", 1, 2, 32, 32, "--rounds", 2, "--names", "eager", "sort", "--scores", "random"]
         block += ["--rounds", 1, "--without-compiled"]
     elif settings.cuda:
         ops += ["--rounds", 21]
@@ -147,15 +147,15 @@ def _peers(settings: Settings) -> list[Step]:
     found = []
     for peer in PEERS:
         name, python = f"peers_{peer}", BENCHMARKS / "peers" / ".venvs" / peer / "bin" / "python"
-        file = BENCHMARKS / "peers" / f"{peer}.py"
+        script_of = f"peers/peer_{peer}.py"
         missing = None
-        if not file.is_file():
-            missing = f"there is no benchmarks/peers/{peer}.py"
+        if not (BENCHMARKS / script_of).is_file():
+            missing = f"there is no benchmarks/{script_of}"
         elif not python.is_file():
             missing = f"there is no environment of it; benchmarks/peers/setup.sh {peer} makes one"
         words = ["--device", settings.device, *_json(settings, name), *(["--smoke"] if settings.smoke else [])]
         words += ["--data", drive(settings).parent] if drive(settings).name == "DRIVE" else []
-        command = script(f"peers/{peer}.py", *words, python=python)
+        command = script(script_of, *words, python=python)
         found.append(Step(name, "peers", command, 30 if settings.smoke else PEER_SECONDS, left_out=missing))
     return found
 
