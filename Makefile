@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+BENCH_DATA ?= $(wildcard ../shared/data)
+BENCH_ARGS ?=
 
 # A change of any of these needs a new installation; changes of Python files do not (the installation is editable).
 INSTALL_SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
@@ -13,7 +15,7 @@ CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv venv-dev demo test test-long test-gpu test-asan cuda-check lint format wheel clean
+.PHONY: help venv venv-dev demo test test-long test-gpu test-asan cuda-check lint format wheel bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +59,13 @@ cuda-check: $(VENV)/.installed-dev ## Compile the CUDA kernels, where nvcc is fo
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"; \
 	$(BIN)/cmake --build build/cuda --clean-first >build/cuda/ptxas.log 2>&1 || { cat build/cuda/ptxas.log; exit 1; }; \
 	$(BIN)/python tests/helpers/ptxas.py build/cuda/ptxas.log
+
+# Peers that cannot be installed are left out with a line that says so; the rest is measured all the same.
+bench: $(VENV)/.installed-dev ## Measure speed beside other packages and write benchmarks/RESULTS.md
+	PYTHON=$(CURDIR)/$(BIN)/python benchmarks/peers/setup.sh
+	$(BIN)/python benchmarks/gpu_suite.py --device cpu --only ops,infer,train,peers --minutes 25 --out build/bench \
+	  $(if $(BENCH_DATA),--data $(BENCH_DATA)) $(BENCH_ARGS)
+	$(BIN)/python benchmarks/report.py --add build/bench
 
 lint: $(VENV)/.installed-dev ## Check style and types
 	$(BIN)/ruff check

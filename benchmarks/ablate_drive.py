@@ -29,9 +29,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from measurement import write_result
+
 from etnet.config.load import load_recipe
 from etnet.data.datasets import open_dataset
-from etnet.environment.hardware import machine
 from etnet.environment.versions import versions
 from etnet.inference.evaluate import evaluate
 from etnet.inference.predictor import Predictor
@@ -280,13 +281,19 @@ def main() -> None:
     rows = summarize(results)
     print_table(rows)
     if options.json is not None:
-        report = {
-            "what": f"DRIVE, {options.split} images, inside the field of view: one option at a time, last weights",
-            "machine": asdict(machine()),
-            "rows": [asdict(row) for row in rows],
-            "runs": [run for runs in results.values() for run in runs.values()],
-        }
-        write_json(options.json, report)
+        write_result(
+            options.json,
+            benchmark="ablation",
+            what=f"DRIVE, {options.split} images, inside the field of view: one option at a time, last weights",
+            figures={
+                "device": options.device,
+                "recipe": options.recipe,
+                "epochs": options.epochs,
+                "rows": [asdict(row) for row in rows],
+                "runs": [run for runs in results.values() for run in runs.values()],
+            },
+            packages=("timm",),
+        )
 
 
 if __name__ == "__main__":

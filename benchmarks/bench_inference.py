@@ -14,21 +14,22 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
+from measurement import Comparison, show, write_result
 
 from etnet.cli.benchmark_table import print_tables
 from etnet.config.load import load_recipe
-from etnet.export.benchmark import BenchmarkPlan, Row, environment, run_benchmark
+from etnet.export.benchmark import BenchmarkPlan, Row, run_benchmark
 from etnet.export.formats import FORMATS, ModelFiles, default_formats, parse_formats
 from etnet.export.subject import Subject, open_subject
+from etnet.inference.measure import Latency
 from etnet.manifest import encode_header, resolve_model
 from etnet.models import build_model
-from etnet.output import write_json
 from etnet.training.checkpoint import save_weights
 
 RIVAL = "torch-nchw"
+PLAIN = "PyTorch as it comes (float32, eager, NCHW)"
 TARGETS = {
     "cpu": {"onnxruntime": 1.7, "openvino": 3.0, "onnxruntime-int8": 5.0, "openvino-int8": 5.0},
     "cuda": {"torch-fp16-compile": 4.0, "tensorrt-fp16": 4.0},
@@ -45,15 +46,37 @@ def random_weights(path: Path) -> Path:
     return path
 
 
-def met_targets(rows: list[Row], device: str) -> dict[str, dict[str, Any]]:
-    """For each format with a target: its speed at the first batch size relative to the first format."""
-    rate = {row.name: row.latencies[0].images_per_second for row in rows if row.latencies}
-    rival = rate.get(rows[0].name)
-    return {
-        name: {"target": target, "speed": rate[name] / rival, "met": rate[name] / rival >= target}
-        for name, target in TARGETS[device].items()
-        if name in rate and rival is not None
-    }
+def compared(rows: list[Row], device: str, case: str) -> list[Comparison]:
+    """Every format that ran beside the first, at each batch size."""
+    rival, *others = (row for row in rows if row.latencies)
+    aims = TARGETS[device] if rival.name == RIVAL else {}
+    return [
+        Comparison.of_rounds(
+            (f"etnet, {row.name}", rates(mine)),
+            (PLAIN if rival.name == RIVAL else rival.name, rates(theirs)),
+            version=torch.__version__ if rival.name.startswith("torch") else None,
+            better="higher",
+            subject="prediction, 8-bit image to 8-bit labels",
+            case=f"{case}, batch {mine.batch}",
+            unit="images/s",
+            result=agreement(row),
+            target=aims.get(row.name) if number == 0 else None,
+        )
+        for row in others
+        for number, (mine, theirs) in enumerate(zip(row.latencies, rival.latencies, strict=False))
+    ]
+
+
+def rates(latency: Latency) -> list[float]:
+    """Images per second of every run."""
+    return [latency.batch / float(seconds) for seconds in latency.total]
+
+
+def agreement(row: Row) -> str:
+    """Which share of the labels the format gives otherwise."""
+    if row.differing_labels is None:
+        return "same network, labels not compared"
+    return f"{1e4 * row.differing_labels:.2g} of 10,000 labels differ"
 
 
 def arguments() -> argparse.Namespace:
@@ -85,23 +108,25 @@ def main() -> None:
         files = ModelFiles(weights, folder, size=(height, width), batch=(1, 1, max(batches)), calibration=calibration)
         rows = run_benchmark(plan, files, progress=print)
     print_tables(rows)
-    targets = met_targets(rows, options.device)
-    for name, figures in targets.items():
-        verdict = "met" if figures["met"] else "missed"
-        print(f"{name}: {figures['speed']:.2f}x {rows[0].name}, target {figures['target']}x {verdict}")
+    network = options.model.name if options.model else "ET-Net, resnet50, two classes, random weights"
+    comparisons = compared(rows, options.device, f"{network}, {height}x{width}")
+    show(comparisons)
     if options.json is not None:
-        report = {
-            "what": "latency of the same network in several formats, end to end from uint8 image to uint8 labels",
-            "network": str(options.model) if options.model else "ET-Net, resnet50, two classes, random weights",
-            "size": [height, width],
-            "runs": options.runs,
-            "threads": options.threads,
-            "images": subject.origin,
-            "environment": environment(),
-            "targets": targets,
-            "rows": [row.to_dict() for row in rows],
-        }
-        write_json(options.json, report)
+        write_result(
+            options.json,
+            benchmark="inference",
+            what="the same network in several formats, end to end from uint8 image to uint8 labels",
+            figures={
+                "device": options.device,
+                "threads": options.threads,
+                "network": network,
+                "size": [height, width],
+                "runs": options.runs,
+                "images": subject.origin,
+                "rows": [row.to_dict() for row in rows],
+            },
+            comparisons=comparisons,
+        )
 
 
 def _plan(options: argparse.Namespace, subject: Subject, batches: tuple[int, ...]) -> BenchmarkPlan:

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_ndops.py --json benchmarks/results/ndops_cpu.json
 
-An operator of our own is kept only where it is 1.5 times as fast as the best library call (column `target`). Rows
+An operator of our own is kept only where it is 1.5 times as fast as the best library call (its target). Rows
 without one show what the library takes, so that the decision can be looked at again. Each round runs every contestant
 once; medians over the rounds are reported, after one round that does not count.
 """
@@ -11,24 +11,20 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import scipy.ndimage
-from bench_ops import processor
+from measurement import Comparison, Task, show, take_turns, write_result
 
 from etnet import native, ndops
 from etnet.data.edges import edge_map
 
 Mask = np.ndarray
-Task = Callable[[], object]
 
 SIZE = 2048
 SPACING = (0.5, 0.7)
@@ -107,28 +103,25 @@ def tasks_of(mask: Mask, generator: np.random.Generator, threads: int) -> dict[s
     }
 
 
-def measure(tasks: dict[str, Task], rounds: int) -> dict[str, Any]:
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for repetition in range(rounds + 1):
-        for name, task in tasks.items():
-            begin = time.perf_counter()
-            task()
-            if repetition > 0:
-                times[name].append(1000 * (time.perf_counter() - begin))
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    row: dict[str, Any] = {"median_ms": medians}
-    if "ours" in medians:
-        row["speedup"] = min(value for name, value in medians.items() if name != "ours") / medians["ours"]
-        row |= {"target": TARGET, "met": row["speedup"] >= TARGET}
-    return row
-
-
-def show(name: str, row: dict[str, Any]) -> None:
-    times = ", ".join(f"{contestant} {value:.2f} ms" for contestant, value in row["median_ms"].items())
-    verdict = "the library is used"
-    if "speedup" in row:
-        verdict = f"{row['speedup']:.1f} x (target {row['target']} x: {'met' if row['met'] else 'missed'})"
-    print(f"{name:36}{times:48}{verdict}")
+def measure(name: str, tasks: dict[str, Task], *, case: str, rounds: int) -> tuple[dict[str, float], list[Comparison]]:
+    """Median milliseconds of every contestant, and ours beside the others where there is one."""
+    times = take_turns(tasks, rounds=rounds)
+    rows = []
+    for rival in [one for one in tasks if "ours" in tasks and one != "ours"]:
+        same = np.array_equal(tasks["ours"](), tasks[rival]())
+        rows.append(
+            Comparison.of_rounds(
+                ("etnet.ndops", times["ours"]),
+                (rival, times[rival]),
+                version=np.__version__ if rival == "numpy" else None,
+                subject=name,
+                case=case,
+                unit="ms",
+                result="equal" if same else "not equal",
+                target=TARGET,
+            )
+        )
+    return {contestant: statistics.median(values) for contestant, values in times.items()}, rows
 
 
 def main() -> None:
@@ -140,28 +133,33 @@ def main() -> None:
     native.require()
     cv2.setNumThreads(options.threads)
     figures: dict[str, Any] = {
+        "device": "cpu",
+        "threads": options.threads,
         "size": [SIZE, SIZE],
         "rounds": options.rounds,
-        "environment": {
-            "device": processor(),
-            "threads": options.threads,
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "scipy": scipy.__version__,
-        },
     }
+    comparisons: list[Comparison] = []
     for kind in (vessels, blobs):
         generator = np.random.default_rng(0)
         mask = kind(generator)
-        print(f"\n{kind.__name__}, {SIZE} x {SIZE}, {100 * mask.mean():.0f} % foreground")
-        figures[kind.__name__] = {
-            name: measure(tasks, options.rounds) for name, tasks in tasks_of(mask, generator, options.threads).items()
-        }
-        for name, row in figures[kind.__name__].items():
-            show(name, row)
+        case = f"{kind.__name__}, {SIZE}x{SIZE}"
+        print(f"\n{case}, {100 * mask.mean():.0f} % foreground")
+        figures[kind.__name__] = {}
+        for name, tasks in tasks_of(mask, generator, options.threads).items():
+            medians, rows = measure(name, tasks, case=case, rounds=options.rounds)
+            figures[kind.__name__][name] = {"median_ms": medians}
+            comparisons += rows
+            print(f"{name}: " + ", ".join(f"{contestant} {value:.2f} ms" for contestant, value in medians.items()))
+    show(comparisons)
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_result(
+            options.json,
+            benchmark="ndops",
+            what="operators on NumPy masks beside libraries; where there is none of ours, the product uses theirs",
+            figures=figures,
+            comparisons=comparisons,
+            packages=("scipy", "edt"),
+        )
 
 
 if __name__ == "__main__":

@@ -4,34 +4,37 @@
 
 Each round runs every contestant once, so that a slow moment of the machine hits all of them; medians over the rounds
 are reported, after one round that does not count. Time is that of loss and gradient. Peak memory is what a run needs
-beyond what the process held before it: resident pages of a process of its own on the CPU, allocated memory on CUDA.
-Extra memory is the peak without the gradient itself, which every contestant has to hand over.
+beyond what the process held before it: resident pages of a process of its own on the CPU, allocated memory on CUDA;
+the gradient, which every contestant has to hand over, is part of it and not of the extra memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import bench_weighted_block
 import torch
+from measurement import Comparison, Target, show, take_turns, write_result
 from torch import Tensor
 
 from etnet import native
+from etnet.environment.versions import versions
 from etnet.ops.lovasz import lovasz_softmax
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Figures = dict[str, float | None]
+Rounds = dict[str, list[float]]
 
 MEBIBYTE = 2**20
 
@@ -67,7 +70,15 @@ CONTESTANTS: dict[str, Callable[[], Loss]] = {
     "sort": lambda: lambda logits, target: lovasz_softmax(logits, target, method="sort"),
     "histogram": lambda: lambda logits, target: lovasz_softmax(logits, target, method="histogram"),
 }
-"""What is compared; ratios are those to the first that takes part."""
+"""What can take part."""
+
+OURS = {"sort": "etnet, exact (sort)", "histogram": "etnet, binned (histogram)"}
+RIVALS = {
+    "eager": ("as commonly written, eager", "torch"),
+    "compiled": ("as commonly written, torch.compile", "torch"),
+    "smp": ("segmentation_models_pytorch", "segmentation-models-pytorch"),
+}
+"""What ours is compared with, and the package whose version matters."""
 
 
 def taking_part(names: list[str], device: str) -> dict[str, Loss]:
@@ -87,48 +98,13 @@ def taking_part(names: list[str], device: str) -> dict[str, Loss]:
 TARGET_SHAPE = [16, 2, 512, 512]
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a contestant is meant to reach for TARGET_SHAPE."""
-
-    name: str
-    figure: str
-    bound: float
-    at_least: bool = True
-
-    def is_met(self, value: float | None) -> bool | None:
-        if value is None:
-            return None
-        return value >= self.bound if self.at_least else value <= self.bound
-
-    def judge(self, row: Figures) -> dict[str, object]:
-        """The figure beside its bound; `met` is None where it could not be measured."""
-        value = row[self.figure]
-        return {
-            "figure": self.figure,
-            "bound": self.bound,
-            "at_least": self.at_least,
-            "value": value,
-            "met": self.is_met(value),
-        }
-
-
-TARGETS = {
-    "cpu": [
-        Target("sort", "speedup", 15),
-        Target("sort", "extra_ratio", 1 / 3, at_least=False),
-        Target("histogram", "speedup", 50),
-        Target("histogram", "extra_ratio", 1 / 10, at_least=False),
-    ],
-    "cuda": [
-        Target("sort", "speedup", 8),
-        Target("sort", "speedup_over_best_library", 3),
-        Target("sort", "extra_ratio", 1 / 3, at_least=False),
-        Target("histogram", "speedup", 25),
-        Target("histogram", "extra_ratio", 1 / 10, at_least=False),
-        Target("histogram", "times_of_copy", 2, at_least=False),
-    ],
+FASTER = {
+    "cpu": {("sort", "eager"): 15.0, ("histogram", "eager"): 50.0},
+    "cuda": {("sort", "eager"): 8.0, ("sort", "compiled"): 3.0, ("sort", "smp"): 3.0, ("histogram", "eager"): 25.0},
 }
+EXTRA_SHARE = {"sort": 1 / 3, "histogram": 1 / 10}
+TIMES_OF_COPY = 2.0
+"""Targets for TARGET_SHAPE: ratios of time by device, shares of eager's extra memory, the binned loss in copies."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +123,19 @@ class Inputs:
             logits.scatter_add_(1, target[:, None], torch.full((images, 1, height, width), 8.0))
         return Inputs(logits.to(device).requires_grad_(), target.to(device))
 
-    def run(self, loss: Loss) -> None:
+    def run(self, loss: Loss) -> Tensor:
+        """The loss; its gradient is left in `logits.grad`."""
         self.logits.grad = None
-        loss(self.logits, self.target).backward()
+        value = loss(self.logits, self.target)
+        value.backward()
         if self.logits.is_cuda:
             torch.cuda.synchronize()
+        return value.detach()
+
+    def result(self, loss: Loss) -> Tensor:
+        """Loss and gradient in one vector."""
+        value = self.run(loss)
+        return torch.cat([value.reshape(1).double(), self.logits.grad.flatten().double()])
 
 
 def peak_memory(options: argparse.Namespace, name: str, kind: str) -> float | None:
@@ -193,38 +177,77 @@ def resident(field: str) -> int:
     return int(line.split()[1])
 
 
-def measure(options: argparse.Namespace, losses: dict[str, Loss], kind: str) -> dict[str, Figures]:
-    """Time and memory of each contestant, and their ratios to those of the first."""
+def measure(
+    options: argparse.Namespace, losses: dict[str, Loss], kind: str
+) -> tuple[dict[str, Figures], list[Comparison], list[Target]]:
+    """Time and memory of each contestant; those of ours beside every rival's; how ours compares with a copy."""
     inputs = Inputs.draw(options.shape, options.device, kind)
-    times: dict[str, list[float]] = {name: [] for name in losses}
-    for repetition in range(options.rounds + 1):
-        for name, loss in losses.items():
-            begin = time.perf_counter()
-            inputs.run(loss)
-            if repetition > 0:
-                times[name].append(1000 * (time.perf_counter() - begin))
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    memory = {name: peak_memory(options, name, kind) for name in losses}
+    tasks = {name: (lambda loss=loss: inputs.run(loss)) for name, loss in losses.items()}
+    times = take_turns(tasks, rounds=options.rounds)
     gradient = inputs.logits.numel() * 4 / MEBIBYTE
-    extra = {name: None if peak is None else max(peak - gradient, 0.0) for name, peak in memory.items()}
-    libraries = [medians[name] for name in ("compiled", "smp") if name in medians]
-    copy = copy_time(inputs) if options.device == "cuda" else None
-    first = next(iter(losses))
-    return {
+    peaks = {name: peak_memory(options, name, kind) for name in losses}
+    extra = {name: None if peak is None else max(peak - gradient, 0.0) for name, peak in peaks.items()}
+    results = {
         name: {
-            "median_ms": medians[name],
-            "fastest_ms": min(times[name]),
-            "speedup": medians[first] / medians[name],
-            "speedup_over_compiled": ratio(medians.get("compiled"), medians[name]),
-            "speedup_over_smp": ratio(medians.get("smp"), medians[name]),
-            "speedup_over_best_library": ratio(min(libraries, default=None), medians[name]),
-            "times_of_copy": ratio(medians[name], copy),
-            "peak_mib": memory[name],
+            "median_ms": statistics.median(values),
+            "fastest_ms": min(values),
+            "peak_mib": peaks[name],
             "extra_mib": extra[name],
-            "extra_ratio": ratio(extra[name], extra[first]),
         }
-        for name in losses
+        for name, values in times.items()
     }
+    if options.device == "cuda":
+        copy = copy_time(inputs)
+        for name in OURS.keys() & losses.keys():
+            results[name]["times_of_copy"] = results[name]["median_ms"] / copy
+    return results, compared(options, inputs, kind, losses, times, peaks), aims(options, kind, results)
+
+
+def aims(options: argparse.Namespace, kind: str, results: dict[str, Figures]) -> list[Target]:
+    """The targets that are no ratios of time."""
+    if options.shape != TARGET_SHAPE:
+        return []
+    found = []
+    for name, share in EXTRA_SHARE.items():
+        if name in results and "eager" in results:
+            mine, eager = (results[one]["extra_mib"] for one in (name, "eager"))
+            figure = f"Lovasz-Softmax, {kind} scores, {OURS[name]}: memory beside the gradient, share of eager torch's"
+            value = None if mine is None or not eager else mine / eager
+            found.append(Target(figure, share, value, at_least=False))
+    if options.device == "cuda" and "histogram" in results:
+        figure = f"Lovasz-Softmax, {kind} scores, {OURS['histogram']}: copies of all that is read and written"
+        found.append(Target(figure, TIMES_OF_COPY, results["histogram"]["times_of_copy"], at_least=False))
+    return found
+
+
+def compared(
+    options: argparse.Namespace, inputs: Inputs, kind: str, losses: dict[str, Loss], times: Rounds, peaks: Figures
+) -> list[Comparison]:
+    """Time and peak memory of ours beside those of every rival."""
+    case = f"{'x'.join(map(str, options.shape))}, float32, {kind} scores"
+    faster = FASTER[options.device] if options.shape == TARGET_SHAPE else {}
+    rows = []
+    for own, rival in itertools.product(OURS, RIVALS):
+        if not {own, rival} <= losses.keys():
+            continue
+        name, package = RIVALS[rival]
+        result = bench_weighted_block.agreement(*(inputs.result(losses[one]) for one in (own, rival)))
+        described: dict[str, Any] = {"case": case, "result": result, "version": versions((package,))[package]}
+        rows.append(
+            Comparison.of_rounds(
+                (OURS[own], times[own]),
+                (name, times[rival]),
+                subject="Lovasz-Softmax, loss and gradient",
+                unit="ms",
+                target=faster.get((own, rival)),
+                **described,
+            )
+        )
+        mine, theirs = peaks[own], peaks[rival]
+        if mine is not None and theirs is not None:
+            sides = (OURS[own], [mine]), (name, [theirs])
+            rows.append(Comparison.of_rounds(*sides, subject="Lovasz-Softmax, peak memory", unit="MiB", **described))
+    return sorted(rows, key=lambda row: row.subject)
 
 
 def copy_time(inputs: Inputs) -> float:
@@ -243,65 +266,6 @@ def copy_time(inputs: Inputs) -> float:
     logits = inputs.logits.numel() * inputs.logits.element_size()
     labels = inputs.target.numel() * inputs.target.element_size()
     return (2 * logits + 2 * labels + 4 * inputs.logits.numel()) / bytes_per_ms
-
-
-def ratio(value: float | None, base: float | None) -> float | None:
-    return None if value is None or not base else value / base
-
-
-COLUMNS = {
-    "median_ms": (".1f", "median ms"),
-    "speedup": (".1f", "x eager"),
-    "speedup_over_compiled": (".1f", "x compiled"),
-    "speedup_over_smp": (".1f", "x smp"),
-    "peak_mib": (".0f", "peak MiB"),
-    "extra_mib": (".1f", "extra MiB"),
-    "extra_ratio": (".3f", "of eager's"),
-}
-"""Figure, its format and its heading in the table."""
-
-
-def show(results: dict[str, Figures]) -> None:
-    print(" " * 10 + "".join(f"{heading:>12}" for _, heading in COLUMNS.values()))
-    for name, row in results.items():
-        cells = ("?" if row[column] is None else format(row[column], form) for column, (form, _) in COLUMNS.items())
-        print(f"{name:10}" + "".join(f"{cell:>12}" for cell in cells))
-
-
-def judge(results: dict[str, Figures], options: argparse.Namespace) -> dict[str, list[dict[str, object]]]:
-    """Every target that applies, by contestant, printed with the figure and whether it is met."""
-    verdicts: dict[str, list[dict[str, object]]] = {}
-    if options.shape != TARGET_SHAPE or next(iter(results)) != "eager":
-        return verdicts
-    for target in TARGETS[options.device]:
-        if target.name not in results:
-            continue
-        verdict = target.judge(results[target.name])
-        verdicts.setdefault(target.name, []).append(verdict)
-        value = "?" if verdict["value"] is None else f"{verdict['value']:.3g}"
-        met = {True: "yes", False: "no", None: "not measured"}[verdict["met"]]
-        sign = ">=" if target.at_least else "<="
-        print(f"  target: {target.name} {target.figure} {sign} {target.bound:.3g}; got {value}; met: {met}")
-    return verdicts
-
-
-def environment(device: str) -> dict[str, object]:
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
-        "threads": torch.get_num_threads(),
-        "processors": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "build": dict(native.require().BUILD),
-    }
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def parse() -> argparse.Namespace:
@@ -326,23 +290,34 @@ def main() -> None:
         print(json.dumps(resident_memory(inputs, CONTESTANTS[options.memory_of]())))
         return
     losses = taking_part(options.names, options.device)
-    figures: dict[str, object] = {
+    figures: dict[str, Any] = {
+        "device": options.device,
+        "threads": options.threads,
         "shape": options.shape,
         "rounds": options.rounds,
-        "environment": environment(options.device),
+        "build": dict(native.require().BUILD),
     }
+    comparisons: list[Comparison] = []
+    targets: list[Target] = []
     for kind in options.scores:
-        results = measure(options, losses, kind)
-        print(f"\nLovasz-Softmax, {options.shape}, float32, {kind} scores, loss and gradient")
-        show(results)
-        figures[f"lovasz_softmax_{kind}"] = results
-        figures[f"targets_{kind}"] = judge(results, options)
+        figures[f"lovasz_softmax_{kind}"], rows, aimed = measure(options, losses, kind)
+        comparisons += rows
+        targets += aimed
+    show(comparisons, targets)
     if not options.without_weighted_block:
         print("\nWeighted block, maps of ET-Net at 512x512, milliseconds")
-        figures["weighted_block"] = bench_weighted_block.measure(options.device, rounds=31)
+        figures["weighted_block"], rows = bench_weighted_block.measure(options.device, rounds=31)
+        comparisons += rows
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_result(
+            options.json,
+            benchmark="ops",
+            what="operators beside what else computes the same: the loss with its gradient, and the weighted block",
+            figures=figures,
+            comparisons=comparisons,
+            targets=targets,
+            packages=("segmentation-models-pytorch",),
+        )
 
 
 if __name__ == "__main__":

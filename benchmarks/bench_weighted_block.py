@@ -13,27 +13,29 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from measurement import Comparison, Task, take_turns, write_result
 from torch import Tensor, nn
 from torch.nn import functional
 
 from etnet.models.blocks import WeightedBlock
 from etnet.ops.weighted_block import weighted_block
 
-Run = Callable[[], None]
-Row = dict[str, object]
+Row = dict[str, Any]
 
 CHANNELS = 256
 SIDES = (32, 64, 128)
 CALLS = 20
 """Calls between two looks at the clock on CUDA, where a call only enqueues work."""
+
+RIVALS = {"eager": "plain formula, eager", "compiled": "plain formula, torch.compile"}
+OURS = "etnet weighted block"
 
 
 class PlainBlock(WeightedBlock):
@@ -50,6 +52,17 @@ class KernelBlock(WeightedBlock):
     def forward(self, features: Tensor) -> Tensor:
         w1, w2 = self.reduce.weight.flatten(1), self.expand.weight.flatten(1)
         return weighted_block(features, w1, self.reduce.bias, w2, self.expand.bias, method="native")
+
+
+def with_plain_blocks(network: nn.Module) -> nn.Module:
+    """The network with the plain formula in place of every weighted block; the weights are the same."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is WeightedBlock:
+                plain = PlainBlock(child.reduce.in_channels)
+                plain.reduce, plain.expand = child.reduce, child.expand
+                setattr(parent, name, plain)
+    return network
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,15 @@ class Subject:
             "pass": "forward+backward" if self.backward else "forward",
         }
 
-    def runs(self, *, with_compiled: bool) -> dict[str, Run]:
+    @property
+    def case(self) -> str:
+        """All of it in words."""
+        layout = "channels-last" if self.channels_last else "contiguous"
+        shape = "x".join(map(str, (self.images, CHANNELS, self.side, self.side)))
+        return f"{shape}, {self.describe()['dtype']}, {layout}"
+
+    def runs(self, *, with_compiled: bool) -> dict[str, Task]:
+        """A task for each contestant; it gives the output or, where there is a backward pass, the gradient."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         shape = (self.images, CHANNELS, self.side, self.side)
         torch.manual_seed(0)
@@ -80,6 +101,7 @@ class Subject:
         features.requires_grad_(self.backward)
         kinds = (PlainBlock, KernelBlock if self.device == "cuda" else WeightedBlock)
         plain, ours = (kind(CHANNELS).to(self.device, memory_format=layout) for kind in kinds)
+        ours.load_state_dict(plain.state_dict())
         blocks: dict[str, Callable[[Tensor], Tensor]] = {"eager": plain}
         if with_compiled:
             torch.compiler.reset()
@@ -90,10 +112,10 @@ class Subject:
 
     def _run(
         self, block: Callable[[Tensor], Tensor], parameters: list[nn.Parameter], x: Tensor, gradient: Tensor
-    ) -> Run:
+    ) -> Task:
         half = self.dtype != torch.float32
 
-        def run() -> None:
+        def run() -> Tensor:
             for leaf in (x, *parameters):
                 leaf.grad = None
             autocast = torch.autocast(self.device, self.dtype if half else None, enabled=half)
@@ -101,68 +123,90 @@ class Subject:
                 out = block(x)
             if self.backward:
                 out.backward(gradient)
+                return x.grad
+            return out
 
         return run
 
 
-def subjects(device: str) -> Iterator[Subject]:
+def subjects(device: str, sides: tuple[int, ...] = SIDES) -> Iterator[Subject]:
+    """Every map of these sides in every type, layout and pass that the device is measured with."""
     cuda = device == "cuda"
     types = (torch.float16,) if cuda else (torch.float32, torch.bfloat16)
     batches = (1, 16) if cuda else (1, 4)
-    for side, images, dtype, last, backward in itertools.product(SIDES, batches, types, (False, True), (False, True)):
+    for side, images, dtype, last, backward in itertools.product(sides, batches, types, (False, True), (False, True)):
         yield Subject(side, images, dtype, last, backward, device)
 
 
-def seconds_per_call(run: Run, device: str) -> float:
-    begin = time.perf_counter()
+def repeated(task: Task, device: str) -> Task:
+    """The task often enough for a look at the clock: once on a processor, `CALLS` times on CUDA."""
     if device == "cpu":
-        run()
-        return time.perf_counter() - begin
-    for _ in range(CALLS):
-        run()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - begin) / CALLS
+        return task
+
+    def run() -> None:
+        for _ in range(CALLS):
+            task()
+        torch.cuda.synchronize()
+
+    return run
 
 
-def medians(runs: dict[str, Run], device: str, rounds: int) -> dict[str, float]:
-    """Milliseconds; each round runs every contestant once, and two rounds before do not count.
-
-    The first of a round changes, because what ran before leaves the caches warm or cold.
-    """
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
-    for repetition in range(rounds + 2):
-        first = repetition % len(names)
-        for name in names[first:] + names[:first]:
-            seconds = seconds_per_call(runs[name], device)
-            if repetition >= 2:
-                times[name].append(1000 * seconds)
-    return {name: statistics.median(values) for name, values in times.items()}
+def milliseconds(tasks: Mapping[str, Task], device: str, rounds: int) -> dict[str, list[float]]:
+    """Of one call of every task in every round."""
+    calls = 1 if device == "cpu" else CALLS
+    times = take_turns(
+        {name: repeated(task, device) for name, task in tasks.items()}, rounds=rounds, warm_up=2, change_first=True
+    )
+    return {name: [value / calls for value in values] for name, values in times.items()}
 
 
 def copy_gigabytes_per_second() -> float:
     """Bytes read and written by a copy of 1 GiB on the GPU, per second."""
     source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    times = [seconds_per_call(lambda: target.copy_(source), "cuda") for _ in range(5)]
-    return 2 * source.numel() / statistics.median(times) / 1e9
+    times = milliseconds({"copy": lambda: target.copy_(source)}, "cuda", rounds=5)["copy"]
+    return 2 * source.numel() / statistics.median(times) / 1e6
 
 
-def measure(device: str, *, rounds: int, with_compiled: bool = True) -> list[Row]:
-    """One row for each map, layout, type and pass."""
+def agreement(ours: Tensor, theirs: Tensor) -> str:
+    """How far two results are apart, in words."""
+    distance = float((ours.double() - theirs.double()).norm() / theirs.double().norm())
+    return "equal" if distance == 0 else f"{distance:.0e} apart (relative norm)"
+
+
+def measure(
+    device: str, *, rounds: int, with_compiled: bool = True, sides: tuple[int, ...] = SIDES
+) -> tuple[list[Row], list[Comparison]]:
+    """One row for each map, layout, type and pass, and its comparison with each contestant."""
     bandwidth = copy_gigabytes_per_second() if device == "cuda" else None
-    rows = []
-    for subject in subjects(device):
-        found = medians(subject.runs(with_compiled=with_compiled), device, rounds)
+    rows, comparisons = [], []
+    for subject in subjects(device, sides):
+        tasks = subject.runs(with_compiled=with_compiled)
+        results = {name: task().detach().clone() for name, task in tasks.items()}
+        times = milliseconds(tasks, device, rounds)
+        found = {
+            name: Comparison.of_rounds(
+                (OURS, times["ours"]),
+                (RIVALS[name], times[name]),
+                version=torch.__version__,
+                subject=f"weighted block, {'forward and backward' if subject.backward else 'forward'}",
+                case=subject.case,
+                unit="ms",
+                result=agreement(results["ours"], results[name]),
+            )
+            for name in tasks
+            if name != "ours"
+        }
         row = subject.describe()
-        row |= {f"{name}_ms": value for name, value in found.items()}
-        row |= {f"speedup_over_{name}": found[name] / found["ours"] for name in found if name != "ours"}
+        row |= {f"{name}_ms": statistics.median(values) for name, values in times.items()}
+        row |= {f"speedup_over_{name}": comparison.ratio for name, comparison in found.items()}
         if bandwidth is not None and not subject.backward:
             moved = 3 * subject.images * CHANNELS * subject.side**2 * subject.dtype.itemsize
-            row["share_of_copy_bandwidth"] = moved / (found["ours"] * 1e6) / bandwidth
+            row["share_of_copy_bandwidth"] = moved / (row["ours_ms"] * 1e6) / bandwidth
         rows.append(row)
+        comparisons += found.values()
         print(line(row), flush=True)
-    return rows
+    return rows, comparisons
 
 
 def line(row: Row) -> str:
@@ -184,11 +228,15 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
-    rows = measure(options.device, rounds=options.rounds, with_compiled=not options.without_compiled)
+    rows, comparisons = measure(options.device, rounds=options.rounds, with_compiled=not options.without_compiled)
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        figures = {"threads": options.threads, "rounds": options.rounds, "torch": torch.__version__, "rows": rows}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_result(
+            options.json,
+            benchmark="weighted_block",
+            what="the weighted block for the maps of ET-Net at 512x512 beside the plain formula",
+            figures={"device": options.device, "threads": options.threads, "rounds": options.rounds, "rows": rows},
+            comparisons=comparisons,
+        )
 
 
 if __name__ == "__main__":

@@ -10,17 +10,16 @@ in --work are not repeated, so an interrupted comparison goes on where it stoppe
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
+
+from measurement import write_result
 
 from etnet.cli.demo import IMAGE_SIZE, SEED, TEST_IMAGES, TRAINING_IMAGES
 from etnet.data.synthetic import write_fundus_dataset
@@ -139,16 +138,13 @@ def main() -> None:
         results = {task.name: compare(task, seeds=options.seeds, device=options.device, work=work) for task in tasks}
     print_table(results)
     if options.json is not None:
-        versions = {name: importlib.metadata.version(name) for name in ("torch", "timm", "numpy")}
-        report = {
-            "what": "test Dice after training with the exact (sort) and the binned (histogram) Lovasz loss",
-            "date": date.today().isoformat(),
-            "environment": {"python": platform.python_version(), "processor": platform.machine(), **versions},
-            "device": options.device,
-            "seeds": options.seeds,
-            "tasks": results,
-        }
-        options.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+        write_result(
+            options.json,
+            benchmark="loss_methods",
+            what="test Dice after training with the exact (sort) and the binned (histogram) Lovasz loss",
+            figures={"device": options.device, "seeds": options.seeds, "tasks": results},
+            packages=("timm",),
+        )
 
 
 if __name__ == "__main__":

@@ -103,26 +103,60 @@ class Comparison:
         )
 
 
-def take_turns(tasks: Mapping[str, Task], *, rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+@dataclass(frozen=True)
+class Target:
+    """What a figure of ours is meant to reach that is no ratio to a rival; ratios have theirs in the comparison.
+
+    Attributes:
+        figure: What it is, with its unit: "memory, samples/s".
+        bound: What it is meant to reach.
+        value: What was measured; None where it could not be.
+        at_least: Whether more is better; otherwise the bound is the most that it may be.
+    """
+
+    figure: str
+    bound: float
+    value: float | None
+    at_least: bool = True
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is reached; None where it was not measured."""
+        if self.value is None:
+            return None
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a result file."""
+        return {**asdict(self), "met": self.met}
+
+
+def take_turns(
+    tasks: Mapping[str, Task], *, rounds: int, warm_up: int = 1, change_first: bool = False
+) -> dict[str, list[float]]:
     """Milliseconds of every task in every round; each round runs all of them, one after the other.
 
     Args:
         tasks: By name. A task waits for its device before it returns.
         rounds: Rounds that count.
         warm_up: Rounds before them that do not.
+        change_first: Whether each round begins with another task: for tasks so short that it matters whether the one
+            before left the caches warm.
     """
     times: dict[str, list[float]] = {name: [] for name in tasks}
+    names = list(tasks)
     for number in range(warm_up + rounds):
-        for name, task in tasks.items():
+        first = number % len(names) if change_first else 0
+        for name in names[first:] + names[:first]:
             begin = time.perf_counter()
-            task()
+            tasks[name]()
             if number >= warm_up:
                 times[name].append(1000 * (time.perf_counter() - begin))
     return times
 
 
-def show(comparisons: Iterable[Comparison]) -> None:
-    """A line for each row."""
+def show(comparisons: Iterable[Comparison], targets: Iterable[Target] = ()) -> None:
+    """A line for each row and each target."""
     for row in comparisons:
         target = (
             "" if row.target is None else f", target {row.target:g} {'met' if row.ratio >= row.target else 'missed'}"
@@ -131,6 +165,10 @@ def show(comparisons: Iterable[Comparison]) -> None:
             f"{row.subject}, {row.case}: {row.ours.name} {row.ours.value:.4g} {row.unit}, {row.theirs.name} "
             f"{row.theirs.version or ''} {row.theirs.value:.4g} {row.unit}: {row.ratio:.2f}x{target} ({row.result})"
         )
+    for aim in targets:
+        verdict = {True: "met", False: "missed", None: "not measured"}[aim.met]
+        value = "" if aim.value is None else f" {aim.value:.4g}"
+        print(f"{aim.figure}:{value}, target {'at least' if aim.at_least else 'at most'} {aim.bound:.4g}: {verdict}")
 
 
 def write_result(
@@ -140,6 +178,7 @@ def write_result(
     what: str,
     figures: Mapping[str, Any],
     comparisons: Sequence[Comparison] = (),
+    targets: Sequence[Target] = (),
     packages: tuple[str, ...] = (),
 ) -> None:
     """Write one result file with everything that someone else needs to repeat it.
@@ -148,8 +187,10 @@ def write_result(
         path: A JSON file; its folder is made.
         benchmark: What kind of result it is: "ops", "peers". The newest file of a kind and machine is reported.
         what: One sentence on what was measured.
-        figures: All of them, and the settings.
+        figures: All of them, and the settings: `device` (cpu or cuda), `threads`, `data`. Where a kind is measured on
+            several subjects, `variant` tells them apart.
         comparisons: Rows with a rival.
+        targets: Those that are no ratios.
         packages: Distributions whose versions matter beside those that are always told.
 
     Raises:
@@ -169,6 +210,7 @@ def write_result(
             **described,
             **figures,
             "comparisons": [asdict(row) for row in comparisons],
+            "targets": [target.to_dict() for target in targets],
         },
     )
 

@@ -86,6 +86,14 @@ def test_a_run_writes_its_figures_and_says_which_targets_are_met(drive, tmp_path
     assert str(tmp_path) not in json.dumps(figures)
     assert {"torch", "torchvision", "etnet"} <= set(figures["versions"])
     printed = capsys.readouterr().out
-    for verdict in figures["targets"]:
-        met = "yes" if verdict["value"] >= verdict["bound"] else "no"
-        assert f"memory {verdict['figure']} >= {verdict['bound']:g}; got {verdict['value']:g}; met: {met}" in printed
+    assert {row["ours"]["name"]: row["theirs"]["name"] for row in figures["comparisons"]} == {
+        "etnet, images in memory": "torchvision v2, decoded images in memory",
+        "etnet, images in the disk cache": "torchvision v2, decoded images in memory",
+        "etnet, images in memory, normalised": "torchvision v2, decoded images in memory",
+        "etnet, files decoded every time": "torchvision v2, files decoded every time",
+    }
+    assert figures["comparisons"][0]["ratio"] == pytest.approx(figures["results"]["memory"]["speedup"], rel=1e-2)
+    for target in figures["targets"]:
+        assert target["value"] == figures["results"]["memory"]["samples_per_s"]
+        verdict = "met" if target["value"] >= target["bound"] else "missed"
+        assert f"{target['figure']}: {target['value']:.4g}, target at least {target['bound']:g}: {verdict}" in printed

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from etnet.data.datasets import open_dataset
+from etnet.models.blocks import WeightedBlock
 from helpers.benchmarks import load_benchmark
 from helpers.runs import TINY, tiny_recipe, write_disc_folder
 
@@ -60,10 +61,29 @@ def test_work_on_two_streams_at_once_counts_once(bench):
     assert bench.covered([(5, 6), (0, 2), (1, 3), (1, 2)]) == 4
 
 
-def test_targets_are_judged_by_ours(bench, capsys):
+def test_the_plain_script_computes_the_weighted_block_as_its_formula(bench, discs):
+    recipe = tiny_recipe("training.batch_size=4")
+    dataset = open_dataset(recipe.data, discs, "train")
+    kinds = {
+        name: {type(module) for module in make(dataset, recipe).modules() if isinstance(module, WeightedBlock)}
+        for name, make in {
+            "plain": lambda *given: bench.PlainTraining(*given, torch.device("cpu"), 0).network,
+            "ours": lambda *given: bench.OurTraining(*given, torch.device("cpu"), 0).stepper.network,
+        }.items()
+    }
+    assert kinds == {"plain": {load_benchmark("bench_weighted_block").PlainBlock}, "ours": {WeightedBlock}}
+
+
+def test_targets_are_judged_by_ours(bench):
     results = {"plain": {}, "ours": {"images_per_s": 700.0, "times_plain": 3.0, "busy_share": None}}
-    assert [verdict["met"] for verdict in bench.judge(results, "cuda")] == [True, False, None]
-    assert "ours times_plain >= 4; got 3.0; met: no" in capsys.readouterr().out
+    assert [target.met for target in bench.aims(results, "cuda")] == [True, None]
+    assert bench.aims(results, "cpu") == []
+
+
+def test_ours_is_compared_with_the_plain_script_in_images_per_second(bench):
+    rounds = {"ours": [bench.Round(0.0, 0.5)], "plain": [bench.Round(0.5, 0.5)]}
+    row = bench.compared(rounds, tiny_recipe("training.batch_size=4"), "cuda")
+    assert (row.ours.value, row.theirs.value, row.ratio, row.target) == (8.0, 4.0, 2.0, 4.0)
 
 
 def test_the_figures_are_written_with_what_they_were_measured_on(bench, discs, tmp_path, capsys):
@@ -76,5 +96,7 @@ def test_the_figures_are_written_with_what_they_were_measured_on(bench, discs, t
     assert plain["times_plain"] == 1.0
     assert ours["times_plain"] == pytest.approx(ours["images_per_s"] / plain["images_per_s"], rel=1e-2)
     assert (figures["batch_size"], figures["crop_size"], figures["device"]) == (2, 32, "cpu")
+    assert (figures["benchmark"], figures["variant"]) == ("train_step", "folder")
+    assert figures["comparisons"][0]["ratio"] == pytest.approx(ours["times_plain"], rel=1e-2)
     assert {"machine", "versions", "targets"} <= set(figures)
     assert "data wait ms" in capsys.readouterr().out

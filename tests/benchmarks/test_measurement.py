@@ -58,3 +58,24 @@ def test_a_printed_row_says_whether_its_target_is_met(capsys: pytest.CaptureFixt
     assert "3.00x, target 2 met (equal)" in lines[0]
     assert "3.00x, target 4 missed (equal)" in lines[1]
     assert "target" not in lines[2]
+
+
+def test_the_first_task_of_a_round_can_change():
+    calls = []
+    measurement.take_turns(
+        {name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2, warm_up=0, change_first=True
+    )
+    assert calls == ["a", "b", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("value", "at_least", "met"), [(2.0, True, True), (1.0, True, False), (1.0, False, True), (None, True, None)]
+)
+def test_a_target_is_met_missed_or_was_not_measured(tmp_path: Path, value, at_least, met, capsys):
+    target = measurement.Target("speed, images/s", 1.5, value, at_least)
+    measurement.show([], [target])
+    verdict = {True: "met", False: "missed", None: "not measured"}[met]
+    assert capsys.readouterr().out.endswith(f"target {'at least' if at_least else 'at most'} 1.5: {verdict}\n")
+    measurement.write_result(tmp_path / "x.json", benchmark="x", what="a test", figures={}, targets=[target])
+    (written,) = json.loads((tmp_path / "x.json").read_text("utf-8"))["targets"]
+    assert written["met"] is met
