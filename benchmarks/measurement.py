@@ -217,7 +217,10 @@ def write_result(
 
 def command_line() -> str:
     """How this process was started, without the folders of this machine."""
-    words = ["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]
+    parts = Path(sys.argv[0]).parts
+    # From the folder benchmarks on, wherever the repository lies; its scripts may be in folders of their own.
+    below = parts[len(parts) - parts[::-1].index("benchmarks") :] if "benchmarks" in parts else parts[-1:]
+    words = ["python", "/".join(("benchmarks", *below)), *sys.argv[1:]]
     return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)
 
 

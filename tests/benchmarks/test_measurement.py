@@ -48,6 +48,12 @@ def test_a_result_says_how_to_repeat_it(tmp_path: Path, monkeypatch: pytest.Monk
     assert result["comparisons"][0]["ours"] == {"name": "ours", "value": 1.0, "version": None}
 
 
+@pytest.mark.parametrize("started", ["/benchmarks/repo/benchmarks/peers/x.py", "benchmarks/peers/x.py"])
+def test_the_command_names_a_script_in_a_folder_of_its_own(started, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", [started, "--smoke"])
+    assert measurement.command_line() == "python benchmarks/peers/x.py --smoke"
+
+
 def test_a_printed_row_says_whether_its_target_is_met(capsys: pytest.CaptureFixture[str]):
     rows = [
         measurement.Comparison.of_rounds(("ours", [1.0]), ("theirs", [3.0]), target=target, **DESCRIBED)
