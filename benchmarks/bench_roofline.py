@@ -108,7 +108,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     shown = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items() if rate is not None)
     return {
         "headline": f"copy {bandwidth:.4g} GB/s; TFLOP/s: {shown}",
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "device": options.device,
         "threads": torch.get_num_threads(),
         "mebibytes": options.mebibytes,
         "side": options.side,

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suite.parts import steps
-from suite.progress import Stopped, Suite, stoppable
+from suite.progress import ALL, Stopped, Suite, stoppable
 from suite.state import State, SuiteFault, locked
 from suite.steps import PARTS, Settings, Step
 from suite.table import table
@@ -35,7 +35,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="what is measured [default: cuda]")
     parser.add_argument("--minutes", type=float, default=25, help="time in all; divided among the steps [default: 25]")
     parser.add_argument("--only", metavar="PART,...", help=f"parts out of {','.join(PARTS)} [default: all]")
-    parser.add_argument("--again", action="append", default=[], metavar="NAME", help="part or step to repeat")
+    parser.add_argument("--again", action="append", default=[], metavar="NAME", help="part or step to repeat, or all")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: shows that all works, measures nothing")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=f"holds {', '.join(DATA_SETS)} or some of them")
     parser.add_argument("--packages", type=Path, metavar="FOLDER", help="wheels of packages that this machine lacks")
@@ -73,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         settings = settings_of(options)
         planned = steps(settings)
-        known = {*PARTS, *(step.name for step in planned)}
+        known = {ALL, *PARTS, *(step.name for step in planned)}
         if unknown := [name for name in options.again if name not in known]:
             raise SuiteFault(f"--again {unknown[0]}: expected a part or a step out of {', '.join(sorted(known))}", 2)
         with locked(settings.out), stoppable():

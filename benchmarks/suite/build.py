@@ -202,6 +202,7 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     kernels = f"CUDA {found.build['cuda']} for sm_{capability}" if capability else "processor"
     return {
         "headline": f"{how.split(':')[0].split(',')[0]}, {kernels}",
+        "device": options.device,
         "how": how,
         "packages": packages,
         "build": found.build,

@@ -153,7 +153,7 @@ def main() -> int:
     deadline = time.monotonic() + float(os.environ.get("ETNET_SUITE_SECONDS", "600")) - 10
     share = 0.5 if options.device == "cuda" else 1.0
     figures = run_tests(options, share * (deadline - time.monotonic()))
-    figures["sanitizer"] = {}
+    figures |= {"device": options.device, "sanitizer": {}}
     for number, tool in enumerate(TOOLS):
         left = (deadline - time.monotonic()) / (len(TOOLS) - number)
         figures["sanitizer"][tool] = sanitize(tool, options, left)

@@ -21,6 +21,10 @@ COMPLETE = ("done", "left out")
 """Statuses after which nothing is missing that this machine could do."""
 
 
+ALL = "all"
+"""Stands for every part."""
+
+
 class Stopped(BaseException):
     """SIGTERM asks the suite to end, as Ctrl-C does."""
 
@@ -48,12 +52,13 @@ class Suite:
         self._machine = machine()
         self._digests: dict[tuple[str, ...], str] = {}
         self._end_what_was_left()
+        state.content |= {"settings": settings.to_dict(), "machine": self._machine}
 
     def run(self, *, again: Iterable[str] = ()) -> bool:
         """Go through the steps; whether all are complete.
 
         Args:
-            again: Parts or steps that run although they are done.
+            again: Parts or steps that run although they are done; "all" for all.
 
         Raises:
             SuiteFault: The disk refuses.
@@ -63,15 +68,11 @@ class Suite:
         while waiting:
             step = waiting.pop(0)
             key = self.key(step)
-            if (
-                self.state.is_done(step.name, key)
-                and self._result_is_there(step)
-                and not {step.name, step.part} & again
-            ):
-                print(f"{step.name}: done before", flush=True)
-                continue
             if step.left_out is not None:
                 self._record(step, key, "left out", reason=step.left_out)
+                continue
+            if not self._will_run(step, again):
+                print(f"{step.name}: done before", flush=True)
                 continue
             left = self._deadline - time.monotonic()
             seconds = time_for(step, [other for other in waiting if self._will_run(other, again)], left)
@@ -91,7 +92,7 @@ class Suite:
 
     def _will_run(self, step: Step, again: set[str]) -> bool:
         done = self.state.is_done(step.name, self.key(step)) and self._result_is_there(step)
-        return step.left_out is None and (not done or bool({step.name, step.part} & again))
+        return step.left_out is None and (not done or bool({step.name, step.part, ALL} & again))
 
     def _result_is_there(self, step: Step) -> bool:
         return not step.result or self._file(step).is_file()

@@ -72,32 +72,37 @@ def run_bounded(
     """
     mark = mark or new_mark()
     begin = time.monotonic()
-    with log.open("ab") as stream:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {}), MARK: mark},
-            cwd=folder,
-            start_new_session=True,
-        )
-        cut_off = given_up = False
-        try:
-            while process.poll() is None and not cut_off and not given_up:
-                left = begin + seconds - time.monotonic()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(max(min(left, POLL if give_up else left), 0.0))
-                    break
-                cut_off = time.monotonic() >= begin + seconds
-                given_up = not cut_off and give_up is not None and give_up()
-            if cut_off or given_up:
-                _ask_to_end(process, grace)
-        except BaseException:
+    process: subprocess.Popen[bytes] | None = None
+    cut_off = given_up = False
+    try:
+        with log.open("ab") as stream:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {}), MARK: mark},
+                cwd=folder,
+                start_new_session=True,
+            )
+        while process.poll() is None and not cut_off and not given_up:
+            left = begin + seconds - time.monotonic()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(min(left, POLL if give_up else left), 0.0))
+                break
+            cut_off = time.monotonic() >= begin + seconds
+            given_up = not cut_off and give_up is not None and give_up()
+        if cut_off or given_up:
             _ask_to_end(process, grace)
-            raise
-        finally:
-            _end(process, mark)
+    except BaseException:
+        if process is not None:
+            _ask_to_end(process, grace)
+        raise
+    finally:
+        # A stop can come before the started process is known here: its mark is found all the same.
+        if process is not None:
+            _end_group(process)
+        end_marked(mark)
     return Ended(process.returncode, time.monotonic() - begin, cut_off, given_up)
 
 
@@ -108,12 +113,11 @@ def _ask_to_end(process: subprocess.Popen[bytes], grace: float) -> None:
         process.wait(grace)
 
 
-def _end(process: subprocess.Popen[bytes], mark: str) -> None:
-    """Ends the group, which outlives its leader, and what left it."""
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends the group, which outlives its leader."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    end_marked(mark)
 
 
 def end_marked(mark: str) -> int:

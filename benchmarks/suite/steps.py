@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from suite.state import PRODUCT, ROOT, SCRIPTS
 
@@ -66,7 +67,13 @@ class Settings:
     def environment(self) -> dict[str, str]:
         """Variables of every command: its Python finds what was installed for it."""
         folders = [str(self.site), str(self.wheels), str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {"PYTHONPATH": os.pathsep.join(folders), "PYTHONUNBUFFERED": "1"}
+        smoke = {"ETNET_SUITE_SMOKE": "1"} if self.smoke else {}
+        return {"PYTHONPATH": os.pathsep.join(folders), "PYTHONUNBUFFERED": "1", **smoke}
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the suite's state."""
+        named = {name: None if place is None else str(place) for name, place in vars(self).items() if name != "parts"}
+        return {**named, "smoke": self.smoke, "minutes": self.minutes, "parts": list(self.parts)}
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,9 @@ def test_steps_are_done_once_and_their_results_told(tmp_path):
     assert ran(tmp_path) == ["one", "two"]
     assert run(tmp_path, planned, again=["two"])[0]
     assert run(tmp_path, planned, again=["ops"])[0]
-    assert ran(tmp_path) == ["one", "two", "two", "one", "two"]
+    assert run(tmp_path, planned, again=["all"])[0]
+    assert ran(tmp_path) == ["one", "two", "two", "one", "two", "one", "two"]
+    assert json.loads((tmp_path / "suite.json").read_text())["settings"]["smoke"] is True
 
 
 def test_a_step_is_repeated_when_its_command_or_its_sources_changed_or_its_result_is_gone(tmp_path, monkeypatch):

@@ -102,3 +102,20 @@ def test_only_marked_processes_end_and_never_this_one(monkeypatch, tmp_path):
 def test_a_command_that_does_not_exist_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         running.run_bounded([str(tmp_path / "nothing")], tmp_path / "log", seconds=1)
+
+
+def test_a_stop_before_the_started_process_is_known_ends_it_too(tmp_path, monkeypatch):
+    started = []
+
+    class Interrupted(running.subprocess.Popen):
+        def __init__(self, *words, **named):
+            super().__init__(*words, **named)
+            started.append(self)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(running.subprocess, "Popen", Interrupted)
+    mark = running.new_mark()
+    with pytest.raises(KeyboardInterrupt):
+        run("sleep 600", tmp_path / "log", mark=mark)
+    assert started[0].wait(timeout=10) == -signal.SIGKILL
+    assert running._marked(mark) == set()
