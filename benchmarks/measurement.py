@@ -6,6 +6,7 @@ against each other.
 
 from __future__ import annotations
 
+import os
 import shlex
 import statistics
 import subprocess
@@ -22,6 +23,9 @@ from etnet.output import write_json
 
 Better = Literal["lower", "higher"]
 Task = Callable[[], object]
+
+SMOKE = "ETNET_SUITE_SMOKE"
+"""Variable that is set while sizes are tiny: results then say so, and are not reported."""
 
 _STARTED = time.perf_counter()
 
@@ -209,6 +213,7 @@ def write_result(
             "seconds": round(time.perf_counter() - _STARTED, 1),
             **described,
             **figures,
+            **({"smoke": True} if os.environ.get(SMOKE) else {}),
             "comparisons": [asdict(row) for row in comparisons],
             "targets": [target.to_dict() for target in targets],
         },

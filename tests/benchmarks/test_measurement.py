@@ -85,3 +85,14 @@ def test_a_target_is_met_missed_or_was_not_measured(tmp_path: Path, value, at_le
     measurement.write_result(tmp_path / "x.json", benchmark="x", what="a test", figures={}, targets=[target])
     (written,) = json.loads((tmp_path / "x.json").read_text("utf-8"))["targets"]
     assert written["met"] is met
+
+
+@pytest.mark.parametrize("smoke", [True, False])
+def test_a_result_of_tiny_sizes_says_so(tmp_path, monkeypatch, smoke):
+    if smoke:
+        monkeypatch.setenv(measurement.SMOKE, "1")
+    else:
+        monkeypatch.delenv(measurement.SMOKE, raising=False)
+    file = tmp_path / "ops.json"
+    measurement.write_result(file, benchmark="ops", what="a sort", figures={})
+    assert json.loads(file.read_text()).get("smoke", False) is smoke
