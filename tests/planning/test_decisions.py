@@ -132,7 +132,7 @@ class TestSpot:
         assert (recipe.data.image_size, recipe.data.crop_size) == ((256, 256), 256)
 
     @pytest.mark.parametrize(
-        ("change", "spot"), [({}, True), ({"spot": 0.3}, False), ({"spot": None}, False), ({"surveyed": 9}, False)]
+        ("change", "spot"), [({}, True), ({"spot": 0.4}, False), ({"spot": None}, False), ({"surveyed": 9}, False)]
     )
     def test_is_told_by_enough_masks_that_all_show_one_small_piece(self, change, spot):
         assert is_spot(replace(self.SPOT, **change)) == spot

@@ -23,7 +23,7 @@ ENOUGH_MASKS = 10
 """Masks that must agree before an anatomical rule is read from them."""
 
 
-SMALL_SPOT = 0.25
+SMALL_SPOT = 1 / 3
 """Share of the image's width up to which a single spot is segmented in a square around it."""
 
 _ROOM = 1.4
