@@ -18,6 +18,31 @@ Resource = TypeVar("Resource")
 _OUT_OF_MEMORY = ("failed to allocate", "bad_alloc", "bad allocation", "out of memory", "cannot allocate memory")
 
 
+class OnnxFileBackend:
+    """What back-ends of ONNX files say of themselves in the same words.
+
+    Attributes:
+        sidecar: Description of the file.
+    """
+
+    sidecar: Sidecar
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """The only (height, width) that the file takes; None for any multiple of the contract's `size_multiple`."""
+        return self.sidecar.input.size
+
+    @property
+    def max_batch(self) -> None:
+        """As many as fit into memory."""
+        return None
+
+    @property
+    def concurrent_runs(self) -> int:
+        """One: the runtime already spreads a run over the processors."""
+        return 1
+
+
 def require_outputs(path: Path, names: Sequence[str], sidecar: Sidecar) -> None:
     """Refuse a graph whose outputs are not those of its description.
 

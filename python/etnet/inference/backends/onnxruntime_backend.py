@@ -10,6 +10,7 @@ import onnxruntime
 
 from etnet.inference.backends import NetworkOutputs, OpenedModel
 from etnet.inference.backends.onnx_file import (
+    OnnxFileBackend,
     refuse_out_of_memory,
     require_batch,
     require_open,
@@ -25,7 +26,7 @@ _SILENT = 4
 """Log level of ONNX Runtime: what goes wrong is raised, and need not be printed as well."""
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(OnnxFileBackend):
     """Runs an exported file; several threads may run it at once.
 
     Args:
@@ -46,21 +47,6 @@ class OnnxRuntimeBackend:
     def name(self) -> str:
         """Runtime and device in a few words."""
         return "onnxruntime cpu"
-
-    @property
-    def input_size(self) -> tuple[int, int] | None:
-        """The only (height, width) that the file takes; None for any multiple of the contract's `size_multiple`."""
-        return self.sidecar.input.size
-
-    @property
-    def max_batch(self) -> None:
-        """As many as fit into memory."""
-        return None
-
-    @property
-    def concurrent_runs(self) -> int:
-        """One: the runtime already spreads a run over the processors."""
-        return 1
 
     def run(self, images: UInt8Array, *, probabilities: bool = True) -> NetworkOutputs:
         """Predict a batch; see `Backend.run`.

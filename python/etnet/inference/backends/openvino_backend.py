@@ -15,6 +15,7 @@ import openvino
 from etnet.errors import UsageError
 from etnet.inference.backends import NetworkOutputs, OpenedModel
 from etnet.inference.backends.onnx_file import (
+    OnnxFileBackend,
     refuse_out_of_memory,
     require_batch,
     require_open,
@@ -28,7 +29,7 @@ from etnet.types import UInt8Array
 _PRECISION_NAMES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "dynamic": "dynamic"}
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(OnnxFileBackend):
     """Runs an exported file; threads that run it take turns.
 
     Args:
@@ -70,21 +71,6 @@ class OpenVinoBackend:
     def name(self) -> str:
         """Runtime, device and the precision in which it computes, such as `openvino cpu bfloat16`."""
         return self._name
-
-    @property
-    def input_size(self) -> tuple[int, int] | None:
-        """The only (height, width) that the file takes; None for any multiple of the contract's `size_multiple`."""
-        return self.sidecar.input.size
-
-    @property
-    def max_batch(self) -> None:
-        """As many as fit into memory."""
-        return None
-
-    @property
-    def concurrent_runs(self) -> int:
-        """One: the runtime already spreads a run over the processors."""
-        return 1
 
     def run(self, images: UInt8Array, *, probabilities: bool = True) -> NetworkOutputs:
         """Predict a batch; see `Backend.run`.
