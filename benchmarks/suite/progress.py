@@ -77,8 +77,8 @@ class Suite:
             left = self._deadline - time.monotonic()
             seconds = time_for(step, [other for other in waiting if self._will_run(other, again)], left)
             if seconds < step.least:
-                reason = f"{max(left, 0):.0f} s of --minutes are left, its share is {max(seconds, 0):.0f} s"
-                self._record(step, key, "no time", reason=f"{reason}, and it takes about {step.expected:.0f} s")
+                reason = f"{max(left, 0):.0f} s of --minutes are left, and it takes about {step.expected:.0f} s"
+                self._record(step, key, "no time", reason=reason)
                 continue
             self._run(step, key, seconds)
         return all(self.state.steps[step.name]["status"] in COMPLETE for step in self.steps)
