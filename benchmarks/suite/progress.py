@@ -111,13 +111,16 @@ class Suite:
         self.state.record(step.name, status="running", key=key, part=step.part, mark=mark, began=_now())
         variables = {**self.settings.environment(), **step.environment, "ETNET_SUITE_SECONDS": f"{seconds:.0f}"}
         begin = time.monotonic()
+        with disk_faults(log):
+            log.write_bytes(b"")
         try:
-            with disk_faults(log):
-                log.unlink(missing_ok=True)
-                ended = run_bounded(step.command, log, seconds=seconds, environment=variables, folder=ROOT, mark=mark)
+            ended = run_bounded(step.command, log, seconds=seconds, environment=variables, folder=ROOT, mark=mark)
         except (KeyboardInterrupt, Stopped):
             self._record(step, key, "interrupted", reason="stopped by its user", seconds=time.monotonic() - begin)
             raise
+        except OSError as error:
+            self._record(step, key, "failed", reason=f"{step.command[0]} could not be started ({error.strerror})")
+            return
         status, reason = self._judge(step, ended, log)
         self._record(step, key, status, reason=reason, seconds=ended.seconds)
 

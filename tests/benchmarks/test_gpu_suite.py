@@ -121,6 +121,14 @@ def test_a_step_that_fails_costs_its_own_row_only(tmp_path, script, status, reas
     assert records["good"]["status"] == "done"
 
 
+def test_a_step_whose_program_is_gone_costs_its_own_row_only(tmp_path):
+    gone = steps.Step("gone", "ops", (str(tmp_path / "python"),), 10.0, needs=())
+    complete, records = run(tmp_path, [gone, writing(tmp_path, "good")])
+    assert not complete
+    assert records["gone"]["reason"] == f"{tmp_path}/python could not be started (No such file or directory)"
+    assert records["good"]["status"] == "done"
+
+
 def test_a_failed_step_leaves_no_result_of_an_earlier_attempt(tmp_path):
     run(tmp_path, [writing(tmp_path, "one")])
     run(tmp_path, [failing("one", "exit 1")])
@@ -318,6 +326,9 @@ def test_the_digest_of_sources_follows_their_content_and_nothing_else(tmp_path):
     (tmp_path / "python" / "__pycache__" / "one.pyc").write_text("cache")
     (tmp_path / "python" / "one.pyc").write_text("cache")
     assert state.digest(["python", "missing"], tmp_path) == first
+    (tmp_path / "python" / "results_of_a_suite").mkdir()
+    (tmp_path / "python" / "results_of_a_suite" / "suite.json").write_text("{}")
+    assert state.digest(["python"], tmp_path) == first
     (tmp_path / "python" / "one.py").write_text("2")
     assert state.digest(["python"], tmp_path) != first
 
