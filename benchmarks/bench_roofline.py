@@ -36,11 +36,11 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--mebibytes", type=int, help="that are copied [default: 256; on CUDA 4096]")
-    parser.add_argument("--side", type=int, help="of the matrices [default: 2048; on CUDA 8192]")
+    parser.add_argument("--side", type=int, help="of the matrices [default: 1024; on CUDA 8192]")
     parser.add_argument("--rounds", type=int, help="[default: 5; on CUDA 20]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go")
     options = parser.parse_args(words)
-    usual = {"mebibytes": 256, "side": 2048, "rounds": 5}
+    usual = {"mebibytes": 256, "side": 1024, "rounds": 5}
     if options.device == "cuda":
         # A quarter of what is free at most, because source and target are held; larger than any cache all the same.
         free = torch.cuda.mem_get_info()[0] // MEBIBYTE

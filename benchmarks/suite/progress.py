@@ -77,8 +77,8 @@ class Suite:
             left = self._deadline - time.monotonic()
             seconds = time_for(step, [other for other in waiting if self._will_run(other, again)], left)
             if seconds < step.least:
-                reason = f"{max(left, 0):.0f} s of --minutes are left, its share is {max(seconds, 0):.0f} s"
-                self._record(step, key, "no time", reason=f"{reason}, and it takes about {step.expected:.0f} s")
+                reason = f"{max(left, 0):.0f} s of --minutes are left, and it takes about {step.expected:.0f} s"
+                self._record(step, key, "no time", reason=reason)
                 continue
             self._run(step, key, seconds)
         return all(self.state.steps[step.name]["status"] in COMPLETE for step in self.steps)
@@ -111,13 +111,16 @@ class Suite:
         self.state.record(step.name, status="running", key=key, part=step.part, mark=mark, began=_now())
         variables = {**self.settings.environment(), **step.environment, "ETNET_SUITE_SECONDS": f"{seconds:.0f}"}
         begin = time.monotonic()
+        with disk_faults(log):
+            log.write_bytes(b"")
         try:
-            with disk_faults(log):
-                log.unlink(missing_ok=True)
-                ended = run_bounded(step.command, log, seconds=seconds, environment=variables, folder=ROOT, mark=mark)
+            ended = run_bounded(step.command, log, seconds=seconds, environment=variables, folder=ROOT, mark=mark)
         except (KeyboardInterrupt, Stopped):
             self._record(step, key, "interrupted", reason="stopped by its user", seconds=time.monotonic() - begin)
             raise
+        except OSError as error:
+            self._record(step, key, "failed", reason=f"{step.command[0]} could not be started ({error.strerror})")
+            return
         status, reason = self._judge(step, ended, log)
         self._record(step, key, status, reason=reason, seconds=ended.seconds)
 

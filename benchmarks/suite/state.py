@@ -154,7 +154,7 @@ def _files(names: Iterable[str], root: Path) -> Iterator[Path]:
         path = root / name
         if path.is_file() and path.suffix != ".so":
             yield path
-        elif path.is_dir() and not path.is_symlink():
+        elif path.is_dir() and not path.is_symlink() and not (path / "suite.json").exists():
             yield from _files(
                 sorted(
                     str(inner.relative_to(root))

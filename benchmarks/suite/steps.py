@@ -84,7 +84,7 @@ class Step:
         name: Also the kind of its result.
         part: The part that it belongs to.
         command: Its words.
-        expected: Seconds that it should take, on a quiet machine; what time there is is divided by it.
+        expected: Seconds that it should take on a quiet machine, from which the time of others is told.
         result: Whether it writes a result.
         needs: Sources on which its figures depend.
         left_out: Why it cannot run here; None where it can.
@@ -114,11 +114,13 @@ def script(name: str, *words: object, python: str | Path = sys.executable) -> tu
 
 
 def time_for(step: Step, later: Sequence[Step], left: float) -> float:
-    """Seconds for a step of what is left: all that later ones do not need, or its share where that is too little.
+    """Seconds for a step of what is left: all that later ones do not need, and at least what it takes.
+
+    Where time is too short for all, the last ones have none, rather than each too little: the next call has theirs.
 
     >>> one, two = (Step(name, "ops", (), 60) for name in ("one", "two"))
-    >>> time_for(one, [two], 200), time_for(one, [two], 60)
-    (140, 30.0)
+    >>> time_for(one, [two], 200), time_for(one, [two], 90), time_for(two, [], 30)
+    (140, 60, 30)
     """
     after = sum(other.expected for other in later)
-    return left - after if left - after >= step.expected else left * step.expected / (step.expected + after)
+    return max(left - after, min(step.expected, left))

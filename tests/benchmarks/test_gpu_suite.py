@@ -121,6 +121,14 @@ def test_a_step_that_fails_costs_its_own_row_only(tmp_path, script, status, reas
     assert records["good"]["status"] == "done"
 
 
+def test_a_step_whose_program_is_gone_costs_its_own_row_only(tmp_path):
+    gone = steps.Step("gone", "ops", (str(tmp_path / "python"),), 10.0, needs=())
+    complete, records = run(tmp_path, [gone, writing(tmp_path, "good")])
+    assert not complete
+    assert records["gone"]["reason"] == f"{tmp_path}/python could not be started (No such file or directory)"
+    assert records["good"]["status"] == "done"
+
+
 def test_a_failed_step_leaves_no_result_of_an_earlier_attempt(tmp_path):
     run(tmp_path, [writing(tmp_path, "one")])
     run(tmp_path, [failing("one", "exit 1")])
@@ -159,8 +167,8 @@ def test_what_cannot_run_here_is_left_out_for_its_reason_and_no_failure(tmp_path
     [
         ((60, 60), 300, 240),
         ((60, 60), 120, 60),
-        ((60, 60), 60, 30),
-        ((60, 180), 120, 30),
+        ((60, 60), 90, 60),
+        ((60, 180), 40, 40),
         ((60,), 45, 45),
     ],
 )
@@ -318,6 +326,9 @@ def test_the_digest_of_sources_follows_their_content_and_nothing_else(tmp_path):
     (tmp_path / "python" / "__pycache__" / "one.pyc").write_text("cache")
     (tmp_path / "python" / "one.pyc").write_text("cache")
     assert state.digest(["python", "missing"], tmp_path) == first
+    (tmp_path / "python" / "results_of_a_suite").mkdir()
+    (tmp_path / "python" / "results_of_a_suite" / "suite.json").write_text("{}")
+    assert state.digest(["python"], tmp_path) == first
     (tmp_path / "python" / "one.py").write_text("2")
     assert state.digest(["python"], tmp_path) != first
 
@@ -341,3 +352,8 @@ def test_a_table_tells_the_range_of_comparisons_and_every_reason(tmp_path):
         ["ops", "late", "no", "time", "3", "s", "are", "left"],
         ["ops", "waiting", "not", "begun"],
     ]
+
+
+def test_all_but_the_peers_fits_into_the_usual_minutes_of_a_gpu(tmp_path):
+    chosen = settings(tmp_path, device="cuda", smoke=False, parts=steps.PARTS[:-1])
+    assert sum(step.expected for step in parts.steps(chosen)) <= 25 * 60
