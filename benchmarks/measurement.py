@@ -217,7 +217,9 @@ def write_result(
 
 def command_line() -> str:
     """How this process was started, without the folders of this machine."""
-    words = ["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]
+    script, here = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parent
+    place = script.relative_to(here) if script.is_relative_to(here) else Path(script.name)
+    words = ["python", f"benchmarks/{place.as_posix()}", *sys.argv[1:]]
     return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)
 
 

@@ -48,6 +48,12 @@ def test_a_result_says_how_to_repeat_it(tmp_path: Path, monkeypatch: pytest.Monk
     assert result["comparisons"][0]["ours"] == {"name": "ours", "value": 1.0, "version": None}
 
 
+def test_the_command_names_the_folder_of_the_script(monkeypatch: pytest.MonkeyPatch):
+    script = Path(measurement.__file__).parent / "peers" / "peer_x.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--rounds", "2"])
+    assert measurement.command_line() == "python benchmarks/peers/peer_x.py --rounds 2"
+
+
 def test_a_printed_row_says_whether_its_target_is_met(capsys: pytest.CaptureFixture[str]):
     rows = [
         measurement.Comparison.of_rounds(("ours", [1.0]), ("theirs", [3.0]), target=target, **DESCRIBED)
