@@ -136,11 +136,11 @@ def train_step(content: Row) -> str:
 
 def infer(content: Row) -> str:
     """The folder run beside its network."""
+    whole = f"{number(content['images_per_s'])} images/s"
     return (
         f"{content['images']} images of {content['height_px']}x{content['width_px']}, {content['ran_on']}: the network "
-        f"alone {number(content['network_images_per_s'])} images/s, all of `etnet infer` "
-        f"{number(content['images_per_s'])} images/s, which is {100 * content['overhead']:.1f} % more time (medians of "
-        f"{len(content['rounds'])} rounds)."
+        f"alone {number(content['network_images_per_s'])} images/s, all of `etnet infer` {whole}; "
+        f"{100 * content['overhead']:+.1f} % time, the median of {len(content['rounds'])}."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -21,6 +22,8 @@ block = load_benchmark("bench_weighted_block")
 ndops = load_benchmark("bench_ndops")
 formats = load_benchmark("bench_inference")
 folder = load_benchmark("bench_infer")
+speed = load_benchmark("reporting.speed")
+results = load_benchmark("reporting.results")
 
 
 def run(module, monkeypatch, *words) -> None:
@@ -134,3 +137,25 @@ def test_a_folder_is_measured_beside_its_network(tmp_path, monkeypatch, capsys):
     assert result["images_per_s"] > 0
     assert str(tmp_path) not in json.dumps(result)
     assert "folder run" in capsys.readouterr().out
+    shown = speed.section(results.Result(result))
+    assert shown.startswith("2 images of 48x48, torch cpu: the network alone ")
+    assert "images/s, all of `etnet infer` " in shown
+
+
+def test_formats_are_shown_with_time_and_memory_and_those_that_cannot_run_by_name():
+    rows = [timed("torch-nchw", 0.4, 0.2), Row("tensorrt-fp16", "no GPU")]
+    rows[0].peak_bytes = {"host": 2**20}
+    figures = {"network": "a network", "size": [32, 48], "runs": 2, "rows": [row.to_dict() for row in rows]}
+    shown = speed.inference(figures)
+    line = "| torch-nchw | torch-nchw | 1 | 300 ms | 390 ms | 3.33 images/s | 1.00 MiB | 0.000000954 MiB |"
+    assert line in re.sub(r" +", " ", shown)
+    assert "Could not run there: tensorrt-fp16." in shown
+    assert "a network, 32x48, 2 runs" in shown
+
+
+@pytest.mark.parametrize("figures", [{"benchmark": "weighted_block"}, {"benchmark": "ops"}])
+def test_the_share_of_a_copy_is_shown_where_it_was_measured(figures):
+    key = "rows" if figures["benchmark"] == "weighted_block" else "weighted_block"
+    row = {"shape": [1, 256, 4, 4], "dtype": "float16", "layout": "contiguous"}
+    assert speed.bandwidth({**figures, key: [row]}) == ""
+    assert "81 %" in speed.bandwidth({**figures, key: [row, {**row, "share_of_copy_bandwidth": 0.812}]})
