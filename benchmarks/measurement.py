@@ -6,6 +6,7 @@ against each other.
 
 from __future__ import annotations
 
+import os
 import shlex
 import statistics
 import subprocess
@@ -22,6 +23,9 @@ from etnet.output import write_json
 
 Better = Literal["lower", "higher"]
 Task = Callable[[], object]
+
+SMOKE = "ETNET_SUITE_SMOKE"
+"""Variable that is set while sizes are tiny: results then say so, and are not reported."""
 
 _STARTED = time.perf_counter()
 
@@ -209,6 +213,7 @@ def write_result(
             "seconds": round(time.perf_counter() - _STARTED, 1),
             **described,
             **figures,
+            **({"smoke": True} if os.environ.get(SMOKE) else {}),
             "comparisons": [asdict(row) for row in comparisons],
             "targets": [target.to_dict() for target in targets],
         },
@@ -217,9 +222,10 @@ def write_result(
 
 def command_line() -> str:
     """How this process was started, without the folders of this machine."""
-    script, here = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parent
-    place = script.relative_to(here) if script.is_relative_to(here) else Path(script.name)
-    words = ["python", f"benchmarks/{place.as_posix()}", *sys.argv[1:]]
+    parts = Path(sys.argv[0]).parts
+    # From the folder benchmarks on, wherever the repository lies; its scripts may be in folders of their own.
+    below = parts[len(parts) - parts[::-1].index("benchmarks") :] if "benchmarks" in parts else parts[-1:]
+    words = ["python", "/".join(("benchmarks", *below)), *sys.argv[1:]]
     return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)
 
 

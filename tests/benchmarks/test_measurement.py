@@ -48,10 +48,10 @@ def test_a_result_says_how_to_repeat_it(tmp_path: Path, monkeypatch: pytest.Monk
     assert result["comparisons"][0]["ours"] == {"name": "ours", "value": 1.0, "version": None}
 
 
-def test_the_command_names_the_folder_of_the_script(monkeypatch: pytest.MonkeyPatch):
-    script = Path(measurement.__file__).parent / "peers" / "peer_x.py"
-    monkeypatch.setattr(sys, "argv", [str(script), "--rounds", "2"])
-    assert measurement.command_line() == "python benchmarks/peers/peer_x.py --rounds 2"
+@pytest.mark.parametrize("started", ["/benchmarks/repo/benchmarks/peers/x.py", "benchmarks/peers/x.py"])
+def test_the_command_names_a_script_in_a_folder_of_its_own(started, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", [started, "--smoke"])
+    assert measurement.command_line() == "python benchmarks/peers/x.py --smoke"
 
 
 def test_a_printed_row_says_whether_its_target_is_met(capsys: pytest.CaptureFixture[str]):
@@ -85,3 +85,14 @@ def test_a_target_is_met_missed_or_was_not_measured(tmp_path: Path, value, at_le
     measurement.write_result(tmp_path / "x.json", benchmark="x", what="a test", figures={}, targets=[target])
     (written,) = json.loads((tmp_path / "x.json").read_text("utf-8"))["targets"]
     assert written["met"] is met
+
+
+@pytest.mark.parametrize("smoke", [True, False])
+def test_a_result_of_tiny_sizes_says_so(tmp_path, monkeypatch, smoke):
+    if smoke:
+        monkeypatch.setenv(measurement.SMOKE, "1")
+    else:
+        monkeypatch.delenv(measurement.SMOKE, raising=False)
+    file = tmp_path / "ops.json"
+    measurement.write_result(file, benchmark="ops", what="a sort", figures={})
+    assert json.loads(file.read_text()).get("smoke", False) is smoke

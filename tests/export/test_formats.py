@@ -6,6 +6,7 @@ import pytest
 from etnet.errors import UsageError
 from etnet.export.formats import DEFAULT_FORMATS, FORMATS, ModelFiles, default_formats, parse_formats
 from etnet.inference.backends import BACKENDS
+from etnet.inference.predictor import Predictor
 from etnet.sidecar import file_sha256, read_sidecar
 from helpers.onnx_graphs import write_small_onnx
 from helpers.weights import write_confident
@@ -92,3 +93,10 @@ def test_an_engine_from_a_file_of_free_size_is_built_for_the_size_of_the_benchma
     onnx = write_small_onnx(tmp_path / "given.onnx", size=size)
     files(onnx, tmp_path).contestant("tensorrt-fp32")
     assert [settings.size_profile for settings in asked] == [profile]
+
+
+@pytest.mark.parametrize("name", ["torch-fp32", "torch-tf32", "torch-fp16-graph", "torch-tensorrt"])
+def test_a_format_for_gpus_gets_one_clear_sentence_on_a_processor(weights, tmp_path, name):
+    contestant = files(weights, tmp_path).contestant(name)
+    with pytest.raises(UsageError, match=r"needs an NVIDIA GPU, and the device is cpu; use --device cuda$"):
+        Predictor.load(contestant.model, backend=contestant.backend, device="cpu", options=contestant.options)

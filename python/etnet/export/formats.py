@@ -39,6 +39,12 @@ FORMATS: dict[str, Format] = {
     "torch-fp16": Format("torch", "weights", options={"precision": "float16"}),
     "torch-compile": Format("torch", "weights", options={"compiled": True}),
     "torch-fp16-compile": Format("torch", "weights", options={"precision": "float16", "compiled": True}),
+    "torch-fp32": Format("torch", "weights", options={"tf32": False}),
+    "torch-tf32": Format("torch", "weights", options={"tf32": True}),
+    "torch-fp16-graph": Format("torch", "weights", options={"precision": "float16", "cuda_graph": True}),
+    "torch-tensorrt": Format(
+        "torch", "weights", options={"precision": "float16", "compiled": True, "compiler": "tensorrt"}
+    ),
     "onnxruntime": Format("onnxruntime", "onnx"),
     "onnxruntime-fp16": Format("onnxruntime", "onnx", "fp16"),
     "onnxruntime-int8": Format("onnxruntime", "onnx", "int8"),
@@ -49,7 +55,11 @@ FORMATS: dict[str, Format] = {
     "tensorrt-fp16": Format("tensorrt", "engine", "fp16"),
     "tensorrt-int8": Format("tensorrt", "engine", "int8"),
 }
-"""Formats by name; torch runs in channels-last but for `torch-nchw`, which is torch as it comes."""
+"""Formats by name.
+
+torch runs in channels-last but for `torch-nchw`, which is torch as it comes. On a GPU that rounds the inputs of float32
+convolutions to tf32; `torch-fp32` does so nowhere, `torch-tf32` in matrix products too.
+"""
 
 DEFAULT_FORMATS = {
     "cpu": ("torch", "torch-bf16", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8", "tensorrt-fp16"),

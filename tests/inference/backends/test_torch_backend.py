@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -204,3 +209,118 @@ def test_stages_of_a_cpu_are_computing_alone():
     assert list(seconds) == ["compute"]
     assert seconds["compute"] > 0
     np.testing.assert_array_equal(outputs.labels, backend.run(noise(1, 32, 32)).labels)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_as_asked_during_a_run_and_as_before_after_it(allowed):
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    with pytest.raises(ZeroDivisionError), torch_backend._allow_tf32(allowed):
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == (allowed, allowed)
+        raise ZeroDivisionError
+    assert (matmul.allow_tf32, cudnn.allow_tf32) == before
+    with torch_backend._allow_tf32(None):
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == before
+
+
+class RecordingGraph:
+    """Stands for a CUDA graph on a processor: what was computed while it was entered is computed again by `replay`."""
+
+    current = None
+    captures = 0
+
+    def __init__(self, graph=None, **_options):
+        self.graph = graph
+
+    def __enter__(self):
+        type(self).current, type(self).captures = self.graph, type(self).captures + 1
+
+    def __exit__(self, *_):
+        type(self).current = None
+
+    def replay(self):
+        for kept, new in zip(self.outputs, self.compute(), strict=True):
+            if kept is not None:
+                kept.copy_(new)
+
+
+@pytest.fixture
+def graphs_on_the_processor(monkeypatch):
+    RecordingGraph.captures = 0
+    nothing = contextlib.nullcontext()
+
+    class Stream:
+        def wait_stream(self, _other):
+            pass
+
+    for name, stand_in in {
+        "device": lambda _device: nothing,
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": lambda _stream: nothing,
+        "CUDAGraph": RecordingGraph,
+        "graph": RecordingGraph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+
+
+def recorded(compute):
+    def run(images, *, probabilities):
+        outputs = compute(images, probabilities=probabilities)
+        if RecordingGraph.current is not None:
+            RecordingGraph.current.outputs = outputs
+            RecordingGraph.current.compute = lambda: compute(images, probabilities=probabilities)
+        return outputs
+
+    return run
+
+
+def test_a_graph_is_captured_for_each_new_shape_and_replayed_for_the_same(graphs_on_the_processor):
+    backend = TorchBackend(build_model(small_recipe().model, 3), contract(), device="cpu")
+    graphed = torch_backend._Graphed(recorded(backend._compute))
+    captures, one, two = [], (1, 32, 48), (2, 32, 32)
+    for seed, (shape, wanted) in enumerate([(one, True), (one, True), (two, True), (two, False), (two, False)]):
+        images = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8))
+        with torch.inference_mode():
+            found = graphed(images, probabilities=wanted)
+            expected = backend._compute(images, probabilities=wanted)
+        for output, other in zip(found, expected, strict=True):
+            assert (output is None) == (other is None)
+            assert output is None or torch.equal(output, other)
+        captures.append(RecordingGraph.captures)
+    assert captures == [1, 1, 2, 3, 3]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_graph_gives_what_single_kernels_give(precision):
+    network = build_model(small_recipe().model, 3)
+    single = TorchBackend(network, contract(), device="cuda", precision=precision)
+    graphed = TorchBackend(network, contract(), device="cuda", precision=precision, cuda_graph=True)
+    assert graphed.name.endswith("graph")
+    for shape in ((1, 64, 64), (1, 64, 64), (3, 32, 48), (1, 64, 64)):
+        images = np.random.default_rng(sum(shape)).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        one, other = single.run(images), graphed.run(images)
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=2e-3)
+        assert np.mean(one.labels != other.labels) < 1e-3
+
+
+def test_a_missing_torch_tensorrt_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
+    with pytest.raises(EnvironmentFault, match=r"torch-tensorrt is not installed .* pip install torch-tensorrt$"):
+        torch_backend._with_tensorrt(nn.Conv2d(1, 1, 1))
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_torch_tensorrt_is_told_the_precision_as_its_version_wants_it(monkeypatch, explicit):
+    names = ["pass_through_build_failures", "use_explicit_typing" if explicit else "enabled_precisions"]
+    settings = dataclasses.make_dataclass("CompilationSettings", names)
+    dynamo = types.SimpleNamespace(CompilationSettings=settings)
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", types.SimpleNamespace(dynamo=dynamo))
+    asked = {}
+    monkeypatch.setattr(torch, "compile", lambda network, **options: asked.update(options))
+    torch_backend._with_tensorrt(nn.Conv2d(1, 1, 1).half())
+    precision = {"use_explicit_typing": True} if explicit else {"enabled_precisions": {torch.float16}}
+    assert asked["backend"] == "torch_tensorrt"
+    assert asked["options"] == {"pass_through_build_failures": True, **precision}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from etnet.models import ETNetOutput, SegmentationNetwork
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Compiler = Literal["inductor", "tensorrt"]
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "could not allocate", "std::bad_alloc")
 
@@ -75,6 +79,9 @@ class TorchBackend:
         precision: Precision = "float32",
         compiled: bool = False,
         channels_last: bool = True,
+        compiler: Compiler = "inductor",
+        cuda_graph: bool = False,
+        tf32: bool | None = None,
     ) -> None:
         """Move the network to the device.
 
@@ -88,8 +95,18 @@ class TorchBackend:
                 capture CUDA graphs.
             channels_last: Lay maps out as NHWC, the faster layout of convolutions in both cuDNN and oneDNN; without it
                 the network runs as PyTorch users who change nothing run it.
+            compiler: What compiles: torch's own, or TensorRT through the package torch-tensorrt, on a GPU.
+            cuda_graph: Capture all kernels of the last input size once, and start them at once in every run, on a GPU.
+            tf32: Whether a GPU may round the inputs of float32 products to tf32; None leaves it to torch, which by
+                default does so in convolutions and not in matrix products.
+
+        Raises:
+            UsageError: The device is unknown, or is a processor and an option is for GPUs.
+            EnvironmentFault: The GPU or torch-tensorrt is missing.
         """
         self._device = resolve_device(device)
+        asked = {"tf32": tf32 is not None, "a CUDA graph": cuda_graph, "torch-tensorrt": compiler == "tensorrt"}
+        _require_gpu_for([name for name, wanted in asked.items() if wanted], self._device)
         self._precision = precision
         self._compiled = compiled
         self._dtype: torch.dtype = getattr(torch, precision)
@@ -102,8 +119,11 @@ class TorchBackend:
         self._std = torch.tensor(contract.std, dtype=torch.float32, device=self._device).view(shape)
         self._staging: dict[tuple[int, ...], Tensor] = {}
         self._running = threading.Lock()
-        self._computed: Callable[..., _DeviceOutputs] = self._compute
-        if compiled:
+        self._tf32, self._graph, self._compiler = tf32, cuda_graph, compiler
+        self._computed: Callable[..., _DeviceOutputs] = _Graphed(self._compute) if cuda_graph else self._compute
+        if compiled and compiler == "tensorrt":
+            self._network = _with_tensorrt(self._network)
+        elif compiled:
             mode = "reduce-overhead" if self._device.type == "cuda" else "default"
             self._computed = torch.compile(self._compute, mode=mode, dynamic=False)
 
@@ -126,6 +146,8 @@ class TorchBackend:
     def name(self) -> str:
         """Runtime and device in a few words, with the precision and compilation where they are not the default."""
         unusual = [self._precision] * (self._precision != "float32") + ["compiled"] * self._compiled
+        unusual += ["by TensorRT"] * (self._compiler == "tensorrt") + ["graph"] * self._graph
+        unusual += [] if self._tf32 is None else ["tf32" if self._tf32 else "without tf32"]
         unusual += ["nchw"] * (self._layout is torch.contiguous_format)
         return " ".join([f"torch {self._device}", *unusual])
 
@@ -174,7 +196,7 @@ class TorchBackend:
     def _run(self, images: UInt8Array, *, probabilities: bool, clock: _StageClock | None = None) -> NetworkOutputs:
         lap = clock.lap if clock is not None else _no_lap
         try:
-            with self._running, torch.inference_mode():
+            with self._running, torch.inference_mode(), _allow_tf32(self._tf32):
                 batch = self._upload(images)
                 lap("copy_in")
                 labels, *others = self._computed(batch, probabilities=probabilities)
@@ -219,6 +241,82 @@ class TorchBackend:
 
 
 _DeviceOutputs = tuple[Tensor, "Tensor | None", "Tensor | None"]
+
+
+class _Graphed:
+    """Runs a computation as one CUDA graph, captured for the last shape of its input.
+
+    What it returns is overwritten by the next run, so that its caller copies it before.
+    """
+
+    def __init__(self, compute: Callable[..., _DeviceOutputs]) -> None:
+        self._compute = compute
+        self._captured: tuple[object, torch.cuda.CUDAGraph, Tensor, _DeviceOutputs] | None = None
+
+    def __call__(self, images: Tensor, *, probabilities: bool) -> _DeviceOutputs:
+        with torch.cuda.device(images.device):
+            key = (images.shape, probabilities)
+            if self._captured is None or self._captured[0] != key:
+                # The memory of the old graph is given back before the new one takes its own.
+                self._captured = None
+                self._captured = (key, *self._capture(images, probabilities=probabilities))
+            _, graph, given, outputs = self._captured
+            given.copy_(images)
+            graph.replay()
+            return outputs
+
+    def _capture(self, images: Tensor, *, probabilities: bool) -> tuple[torch.cuda.CUDAGraph, Tensor, _DeviceOutputs]:
+        given = images.clone()
+        # Libraries allocate and choose algorithms in the first runs, which a capture does not allow.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._compute(given, probabilities=probabilities)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads, which decode and copy, go on meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            outputs = self._compute(given, probabilities=probabilities)
+        return graph, given, outputs
+
+
+@contextmanager
+def _allow_tf32(allowed: bool | None) -> Iterator[None]:
+    """Whether products and convolutions of float32 may use tf32 meanwhile; None changes nothing."""
+    if allowed is None:
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    former = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = former
+
+
+def _require_gpu_for(options: list[str], device: torch.device) -> None:
+    if options and device.type != "cuda":
+        raise UsageError(f"{options[0]} needs an NVIDIA GPU, and the device is {device}; use --device cuda")
+
+
+def _with_tensorrt(network: SegmentationNetwork) -> Any:
+    """The network compiled by torch-tensorrt at its first run, in the precision that its weights have."""
+    try:
+        import torch_tensorrt  # registers the compiler
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"torch-tensorrt is not installed or cannot be loaded ({error}); install the version for torch "
+            f"{torch.__version__}: pip install torch-tensorrt"
+        ) from None
+    known = {setting.name for setting in dataclasses.fields(torch_tensorrt.dynamo.CompilationSettings)}
+    # What cannot be compiled must not run in torch under the name of TensorRT.
+    wanted: dict[str, Any] = {"pass_through_build_failures": True, "use_explicit_typing": True}
+    if "use_explicit_typing" not in known:
+        wanted["enabled_precisions"] = {next(network.parameters()).dtype}
+    options = {name: value for name, value in wanted.items() if name in known}
+    return torch.compile(network, backend="torch_tensorrt", dynamic=False, options=options)
 
 
 class _StageClock:
