@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from etnet.data.datasets import open_dataset
 from helpers.peers import load_peer
 
 side_by_side = load_peer("side_by_side")
@@ -117,43 +116,57 @@ def test_the_data_script_writes_its_rows(tmp_path):
     assert all(row["unit"] == "crops/s" and row["better"] == "higher" for row in rows)
 
 
+@pytest.fixture
+def monai_script():
+    pytest.importorskip("monai", reason="MONAI is not installed (pip install -e '.[dev]')")
+    return load_peer("peer_monai")
+
+
+@pytest.fixture
+def smp_script():
+    reason = "segmentation_models_pytorch is not installed (pip install -e '.[baselines]')"
+    pytest.importorskip("segmentation_models_pytorch", reason=reason)
+    return load_peer("peer_smp")
+
+
+@pytest.fixture
+def nnunet_script():
+    pytest.importorskip("nnunetv2", reason="nnU-Net is not installed; benchmarks/peers/setup.sh nnunet makes it")
+    return load_peer("peer_nnunet")
+
+
 class TestMonai:
     """What `peer_monai.py` compares."""
 
-    @pytest.fixture(scope="class")
-    def script(self):
-        pytest.importorskip("monai", reason="MONAI is not installed (pip install -e '.[dev]')")
-        return load_peer("peer_monai")
-
     @pytest.mark.parametrize("style", ["fused", "separate"])
-    def test_unchanged_crops_are_ours(self, script, style, tmp_path):
+    def test_unchanged_crops_are_ours(self, monai_script, style, tmp_path):
         source = partial(load_peer("monai_crops").monai_crops, style=style)
         ours, theirs = crop_sources.still_batches(source, "float32", tmp_path, size=64)
         for image in theirs[0]:
             assert float((ours[0] - image).abs().amax(dim=(1, 2, 3)).min()) <= 1e-5
 
-    def test_scores_are_equal_for_thin_and_compact_structures(self, script):
-        for row in script.score_rows(rounds=1, smoke=True):
+    def test_scores_are_equal_for_thin_and_compact_structures(self, monai_script):
+        for row in monai_script.score_rows(rounds=1, smoke=True):
             apart = 0.0 if row.result == "equal" else float(row.result.split()[2])
             assert apart <= 1e-6, (row.subject, row.case)
 
-    def test_a_score_that_differs_is_told(self, script):
-        pair = script.MaskPair.draw("vessels", 1, 64)
-        row = script.score_row("x", pair, lambda: [1.0], lambda: [1.1], rounds=1)
+    def test_a_score_that_differs_is_told(self, monai_script):
+        pair = monai_script.MaskPair.draw("vessels", 1, 64)
+        row = monai_script.score_row("x", pair, lambda: [1.0], lambda: [1.1], rounds=1)
         assert row.result == "equal to 0.09 of the value"
         with pytest.raises(AssertionError, match="x of vessels"):
-            script.score_row("x", pair, lambda: [math.nan], lambda: [1.0], rounds=1)
+            monai_script.score_row("x", pair, lambda: [math.nan], lambda: [1.0], rounds=1)
 
-    def test_both_divide_an_image_into_the_same_tiles(self, script):
+    def test_both_divide_an_image_into_the_same_tiles(self, monai_script):
         recipe = side_by_side.load_recipe("drive", ["model.encoder_weights=none"])
         torch.manual_seed(0)
-        setting = script.Setting("cpu", 1, 3, 1)
-        row = script.tile_row("one pixel", script.OnePixel(), recipe, tile=32, options=setting)
+        setting = monai_script.Setting("cpu", 1, 3, 1)
+        row = monai_script.tile_row("one pixel", monai_script.OnePixel(), recipe, tile=32, options=setting)
         # A network that sees one pixel says the same in every tile, whatever the weights.
         assert row.result.startswith("100.000% equal labels, probabilities differ by at most")
         assert float(row.result.split()[-1]) < 1e-5
         seen = []
-        theirs = script.TheirTiles(script.OnePixel(), recipe, 32, device="cpu", tiles_per_run=1)
+        theirs = monai_script.TheirTiles(monai_script.OnePixel(), recipe, 32, device="cpu", tiles_per_run=1)
         theirs.network.register_forward_hook(lambda _, given, __: seen.append(given[0].shape))
         theirs(np.zeros((80, 80, 3), np.uint8))
         assert len(seen) == 9
@@ -162,27 +175,23 @@ class TestMonai:
 class TestSmp:
     """What `peer_smp.py` compares."""
 
-    @pytest.fixture(scope="class")
-    def script(self):
-        reason = "segmentation_models_pytorch is not installed (pip install -e '.[baselines]')"
-        pytest.importorskip("segmentation_models_pytorch", reason=reason)
-        return load_peer("peer_smp")
-
-    def test_losses_and_gradients_agree(self, script):
-        for row in script.loss_rows(script.Setting("cpu", 1, smoke=True)):
+    def test_losses_and_gradients_agree(self, smp_script):
+        for row in smp_script.loss_rows(smp_script.Setting("cpu", 1, smoke=True)):
             loss, gradient = (float(part.split()[-k]) for part, k in zip(row.result.split(","), (3, 2), strict=True))
             exact = row.ours.name == "etnet, exact"
             assert loss <= (1e-5 if exact else 1e-3)
             assert gradient <= (1e-3 if exact else 1e-2)
 
-    def test_the_unet_of_both_sides_is_the_same_network_and_its_first_losses_agree(self, script, tmp_path):
+    def test_the_unet_of_both_sides_is_the_same_network_and_its_first_losses_agree(self, smp_script, tmp_path):
         small = ("model.encoder=resnet18", "data.crop_size=32", "training.batch_size=2")
         dataset, recipe = side_by_side.open_pictures(options(), tmp_path, *small)
-        (batch,) = [next(iter(script.build_training_loader(dataset, recipe, start_iteration=0, total_iterations=1)))]
-        own, other = script.networks(recipe)
+        (batch,) = [
+            next(iter(smp_script.build_training_loader(dataset, recipe, start_iteration=0, total_iterations=1)))
+        ]
+        own, other = smp_script.networks(recipe)
         assert own.gmacs > 0
         assert own.parameters != other.parameters
-        rows = script.step_rows(script.Setting("cpu", 1, smoke=True), own, other, recipe, batch)
+        rows = smp_script.step_rows(smp_script.Setting("cpu", 1, smoke=True), own, other, recipe, batch)
         assert len(rows) in (2, 4)
         for row in rows[::2]:
             assert float(row.result.split()[-1]) < (1e-5 if "float32" in row.case else 1e-2), row
@@ -192,12 +201,7 @@ class TestSmp:
 class TestNnunet:
     """What `peer_nnunet.py` compares."""
 
-    @pytest.fixture(scope="class")
-    def script(self):
-        pytest.importorskip("nnunetv2", reason="nnU-Net is not installed; benchmarks/peers/setup.sh nnunet makes it")
-        return load_peer("peer_nnunet")
-
-    def test_the_planned_network_costs_what_it_is_told_to(self, script, tmp_path):
+    def test_the_planned_network_costs_what_it_is_told_to(self, nnunet_script, tmp_path):
         dataset, _ = side_by_side.open_pictures(options(), tmp_path / "data")
         model = load_peer("nnunet_model").plan_model(dataset, tmp_path, gmacs=20.0, size=512)
         assert model.gmacs == pytest.approx(20.0, rel=0.1)

@@ -68,7 +68,8 @@ def test_a_peer_sees_its_own_packages_and_the_torch_and_etnet_of_the_environment
     )
     own, *shared = answer(tmp_path, "some", program).split()
     assert own.startswith(str(tmp_path / "venvs"))
-    here = subprocess.run([sys.executable, "-c", program.replace("'somepeer', ", "")], capture_output=True, text=True)
+    command = [sys.executable, "-c", program.replace("'somepeer', ", "")]
+    here = subprocess.run(command, capture_output=True, text=True, check=True)
     assert shared == here.stdout.split()
     assert setup().stdout == "some is up to date\n"
 
