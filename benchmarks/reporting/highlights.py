@@ -21,8 +21,8 @@ class Highlight:
         title: What users call it.
         kind: Benchmark.
         subject: Beginning of the rows' subject.
-        ours: End of the name of ours.
-        theirs: Beginning of the rival's name.
+        ours: Regular expression of the name of ours.
+        theirs: That of the rival's.
     """
 
     title: str
@@ -34,13 +34,15 @@ class Highlight:
 
 HIGHLIGHTS = (
     Highlight("training step and data path, ResNet-50", "train_step", "training step"),
-    Highlight("training step", "peers_smp", "training step"),
-    Highlight("exact Lovász loss with gradient", "ops", "Lovasz-Softmax, loss", "(sort)", "segmentation_models"),
-    Highlight("binned Lovász loss with gradient", "ops", "Lovasz-Softmax, loss", "(histogram)", "segmentation_models"),
+    Highlight("training step of the same U-Net", "peers_smp", "training step", r"\bUnet\b"),
+    Highlight("exact Lovász loss with gradient", "ops", "Lovasz-Softmax, loss", r"\(sort\)", "segmentation_models"),
+    Highlight(
+        "binned Lovász loss with gradient", "ops", "Lovasz-Softmax, loss", r"\(histogram\)", "segmentation_models"
+    ),
     Highlight("training crops, one core", "data", "training samples", "normalised"),
-    Highlight("prediction, OpenVINO", "inference", "prediction", "etnet, openvino"),
-    Highlight("prediction, ONNX Runtime", "inference", "prediction", "etnet, onnxruntime"),
-    Highlight("prediction, OpenVINO int8", "inference", "prediction", "openvino-int8"),
+    Highlight("prediction, OpenVINO", "inference", "prediction", "openvino$"),
+    Highlight("prediction, ONNX Runtime", "inference", "prediction", "onnxruntime$"),
+    Highlight("prediction, OpenVINO int8", "inference", "prediction", "openvino-int8$"),
     Highlight("large image in tiles", "peers_monai", "a large image in tiles"),
     Highlight("masks of a folder, whole command", "peers_nnunet", "masks of a folder, the whole"),
 )
@@ -75,8 +77,8 @@ def _machine(name: str, results: Sequence[Result]) -> str:
             for row in result.rows
             if result.kind == highlight.kind
             and row["subject"].startswith(highlight.subject)
-            and row["ours"]["name"].endswith(highlight.ours)
-            and row["theirs"]["name"].startswith(highlight.theirs)
+            and re.search(highlight.ours, row["ours"]["name"])
+            and re.search(highlight.theirs, row["theirs"]["name"])
         ]
         if rows:
             row = min(rows, key=lambda row: row["ratio"])

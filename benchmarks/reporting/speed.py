@@ -29,6 +29,10 @@ TITLES = {
 """Headings of the kinds, in the order in which they are reported."""
 
 
+SHORT = 45
+"""Letters that the column on the results may have."""
+
+
 def side(contestant: Row, unit: str) -> str:
     """What ran, and what it took."""
     version = (contestant.get("version") or "").split("+")[0]
@@ -58,6 +62,7 @@ def _subject(name: str, rows: Sequence[Row]) -> str:
         "results": [row["result"] for row in rows],
     }
     shared = {key: columns[key][0] for key in ("on", "results") if len(set(columns[key])) == 1}
+    notes = "" if "results" in shared else _numbered(columns)
     above = "".join(f"; {key}: {text}" if key == "results" else f", {text}" for key, text in shared.items())
     shown = {key: cells for key, cells in columns.items() if key not in shared and any(cells)}
     rounds = sorted({row["rounds"] for row in rows})
@@ -67,7 +72,17 @@ def _subject(name: str, rows: Sequence[Row]) -> str:
     return blocks(
         f"**{name}**{above} ({counted})",
         table(list(shown), list(zip(*shown.values(), strict=True)), numbers=("ratio",)),
+        notes,
     )
+
+
+def _numbered(columns: dict[str, list[str]]) -> str:
+    """Long words on the results as numbered notes below the table, in whose column only the numbers stay."""
+    texts = list(dict.fromkeys(columns["results"]))
+    if max(map(len, texts)) <= SHORT:
+        return ""
+    columns["results"] = [f"({texts.index(text) + 1})" for text in columns["results"]]
+    return "Results:\n\n" + "\n".join(f"{place}. {text}" for place, text in enumerate(texts, 1))
 
 
 def inference(content: Row) -> str:
@@ -121,11 +136,11 @@ def train_step(content: Row) -> str:
 
 def infer(content: Row) -> str:
     """The folder run beside its network."""
+    whole = f"{number(content['images_per_s'])} images/s"
     return (
         f"{content['images']} images of {content['height_px']}x{content['width_px']}, {content['ran_on']}: the network "
-        f"alone {number(content['network_images_per_s'])} images/s, all of `etnet infer` "
-        f"{number(content['images_per_s'])} images/s, which is {100 * content['overhead']:.1f} % more time (medians of "
-        f"{len(content['rounds'])} rounds)."
+        f"alone {number(content['network_images_per_s'])} images/s, all of `etnet infer` {whole}; "
+        f"{100 * content['overhead']:+.1f} % time, the median of {len(content['rounds'])}."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -100,3 +101,6 @@ def test_the_figures_are_written_with_what_they_were_measured_on(bench, discs, t
     assert figures["comparisons"][0]["ratio"] == pytest.approx(ours["times_plain"], rel=1e-2)
     assert {"machine", "versions", "targets"} <= set(figures)
     assert "data wait ms" in capsys.readouterr().out
+    shown = load_benchmark("reporting.speed").section(load_benchmark("reporting.results").Result(figures))
+    assert "| contestant | waits for data | the rest of the step |" in re.sub(r" +", " ", shown)
+    assert "GPU busy" not in shown, "nothing is known of it on a processor"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 from pathlib import Path
@@ -81,6 +82,19 @@ def test_every_row_that_is_behind_stands_at_the_top_the_worst_first(root):
     assert "1.00 images/s, etnet, float32" in lines[0]
     assert "2.00 images/s, plain script (0.29.1)" in lines[0]
     assert "two" not in text
+
+
+def test_what_all_rows_share_stands_above_and_long_words_on_results_below(root):
+    far = "losses that differ by less than anybody would see in a table as wide as this"
+    same = [row(3.0, 2.0, case="same crops", result=text) for text in ("equal", far, far)]
+    other = [row(3.0, 2.0, case=case, subject="prediction") for case in ("one", "two")]
+    write(root / "benchmarks" / "results", *same, *other, kind="peers_smp", machine=MACHINE, gpus=[])
+    text = part(rendered(root), "## Quick 9, 4 cores")
+    assert "**training step with its data path**, same crops (one round)" in text
+    assert text.count("same crops") == 1
+    assert re.findall(r"\((\d)\) +\|$", text, flags=re.MULTILINE) == ["1", "2", "2"]
+    assert f"1. equal\n2. {far}" in text
+    assert "**prediction**; results: the same network (one round)" in text
 
 
 def test_missed_targets_are_listed_and_met_ones_are_not(root):
@@ -179,14 +193,23 @@ def test_a_file_in_the_folder_of_results_that_is_none_ends_the_report(root, caps
 
 def test_the_readme_gets_the_lowest_ratio_of_a_kind_and_how_many_rows_are_behind(root):
     rows = [row(3.0, 1.0, case="one"), row(8.0, 4.0, case="two"), row(1.0, 2.0, subject="else")]
-    write(root / "benchmarks" / "results", *rows, kind="peers_smp", machine=MACHINE, gpus=[], date="2026-05-06")
+    write(
+        root / "benchmarks" / "results",
+        *rows,
+        kind="train_step",
+        machine=MACHINE,
+        gpus=[],
+        date="2026-05-06",
+        results={},
+    )
     rendered(root)
     readme = (root / "README.md").read_text("utf-8")
     assert readme.startswith("# Product\n\n")
     assert readme.endswith(f"{highlights.END}\n\nMore.\n")
     (line,) = (line for line in readme.splitlines() if "training step" in line)
     assert (
-        re.sub(r" +", " ", line) == "| training step | 8.00 images/s | 4.00 images/s, plain script (0.29.1) | 2.00x |"
+        re.sub(r" +", " ", line)
+        == "| training step and data path, ResNet-50 | 8.00 images/s | 4.00 images/s, plain script (0.29.1) | 2.00x |"
     )
     assert "Quick 9, 4 cores, 2026-05-06:" in readme
     assert "Of all 3 rows in [RESULTS.md](benchmarks/RESULTS.md), the other side is better in 1" in " ".join(
@@ -233,6 +256,12 @@ def test_every_kind_of_the_scripts_has_a_place():
     assert written
     places = {*load_benchmark("reporting.speed").TITLES, *load_benchmark("reporting.accuracy").TITLES}
     assert written - places == set()
+
+
+@pytest.mark.parametrize("module", ["reporting.accuracy", "reporting.markdown", "reporting.results", "compare"])
+def test_examples_in_docstrings_give_what_they_say(module):
+    found = doctest.testmod(load_benchmark(module))
+    assert (found.attempted > 0, found.failed) == (True, 0)
 
 
 def test_tables_are_aligned_in_plain_text():
