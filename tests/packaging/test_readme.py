@@ -1,4 +1,4 @@
-"""What README.md, CONTRIBUTING.md and the notes in docs/ tell people to type, open and expect exists and is so."""
+"""What README.md, CONTRIBUTING.md and the other notes tell people to type, open and expect exists and is so."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ README = (REPOSITORY / "README.md").read_text("utf-8")
 CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text("utf-8")
 NOTES = {f"docs/{path.name}": path.read_text("utf-8") for path in sorted((REPOSITORY / "docs").glob("*.md"))}
-DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, **NOTES}
+BENCHMARKS = (REPOSITORY / "benchmarks" / "README.md").read_text("utf-8")
+DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, "benchmarks/README.md": BENCHMARKS, **NOTES}
 RESULTS = (REPOSITORY / "benchmarks" / "RESULTS.md").read_text("utf-8")
 
 PLACES = r"(?:python|csrc|tests|benchmarks|docs|examples|\.ci)/[\w./-]*\w"
@@ -105,10 +106,10 @@ def mentioned_targets(document: str) -> set[str]:
 
 
 def missing_places(document: str, *, folder: Path = REPOSITORY) -> list[str]:
-    """What the document names (from the repository's root) or links to (from its own folder) and does not exist."""
+    """What the document names (from the repository's root or its own folder) or links to and does not exist."""
     linked = [link for link in re.findall(r"\]\(([^)#]+)\)", document) if "://" not in link]
     named = [code for code in inline_code(document) if re.fullmatch(rf"{PLACES}/?|[A-Z]+\.(md|cff)|LICENSE", code)]
-    missing = [place for place in named if not (REPOSITORY / place).exists()]
+    missing = [place for place in named if not (REPOSITORY / place).exists() and not (folder / place).exists()]
     return missing + [link for link in linked if not (folder / link).exists()]
 
 
