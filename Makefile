@@ -63,7 +63,6 @@ cuda-check: $(VENV)/.installed-dev ## Compile the CUDA kernels, where nvcc is fo
 # Peers that cannot be installed are left out with a line that says so; the rest is measured all the same.
 bench: $(VENV)/.installed-dev ## Measure speed beside other packages and write benchmarks/RESULTS.md
 	PYTHON=$(CURDIR)/$(BIN)/python benchmarks/peers/setup.sh || [ $$? -eq 1 ]
-	$(BIN)/python benchmarks/bench_ndops.py --json build/bench/ndops.json
 	$(BIN)/python benchmarks/gpu_suite.py --device cpu --only ops,infer,train,peers --minutes 25 --out build/bench \
 	  $(if $(BENCH_DATA),--data $(BENCH_DATA)) $(BENCH_ARGS); measured=$$?; \
 	$(BIN)/python benchmarks/report.py --add build/bench && exit $$measured

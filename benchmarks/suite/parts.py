@@ -85,6 +85,8 @@ def _ops(settings: Settings) -> list[Step]:
     seconds = dict(zip(("roofline", "ops", "weighted_block"), (15.0,) * 3 if settings.smoke else full, strict=True))
     words = {"roofline": ("bench_roofline.py", roofline), "ops": ("bench_ops.py", ops)}
     words["weighted_block"] = ("bench_weighted_block.py", block)
+    if not settings.cuda and not settings.smoke:
+        words["ndops"], seconds["ndops"] = ("bench_ndops.py", []), 40.0
     return [
         Step(name, "ops", script(file, *options, *_json(settings, name)), seconds[name])
         for name, (file, options) in words.items()
@@ -128,10 +130,16 @@ def _train(settings: Settings) -> list[Step]:
         data += ["--rounds", 5]
         step += ["--threads", 2, "--set", "training.batch_size=4", "--rounds", 5, "--steps", 2]
     seconds = 15.0 if settings.smoke else 90.0 if settings.cuda else 120.0
-    return [
+    steps = [
         Step("data", "train", script("bench_data.py", *data, *_json(settings, "data")), seconds),
         Step("train_step", "train", script("bench_train_step.py", *step, *_json(settings, "train_step")), seconds),
     ]
+    if not settings.cuda and not settings.smoke:
+        # What someone without a GPU trains.
+        small = [*folder, "--device", "cpu", "--threads", 2, "--recipe", "drive_small", "--rounds", 7, "--steps", 3]
+        command = script("bench_train_step.py", *small, *_json(settings, "train_step_small"))
+        steps.append(Step("train_step_small", "train", command, 60.0))
+    return steps
 
 
 def _accuracy(settings: Settings) -> list[Step]:
