@@ -1,6 +1,6 @@
 """Training samples per second and core: the product's data path and one as people write it with torchvision v2.
 
-    taskset -c 1 python benchmarks/bench_data.py --data DRIVE/ --json benchmarks/results/data_cpu_2026-11-24.json
+    taskset -c 1 python benchmarks/bench_data.py --data DRIVE/ --json data.json
 
 All contestants make the crops of one recipe in this process, with one thread: mirror, scale, rotation, crop, colours,
 edge target, stacked to batches. `plain` (see plain_pipeline.py) and `memory` have the decoded images in memory; `disk`

@@ -1,7 +1,7 @@
 """Latency of ET-Net in PyTorch, ONNX Runtime, OpenVINO and TensorRT, side by side (paper Sec. 3: 15 ms per image).
 
-    python benchmarks/bench_inference.py --device cpu --json benchmarks/results/inference_cpu.json
-    python benchmarks/bench_inference.py --device cuda --batch 1,8 --json benchmarks/results/inference_gpu.json
+    python benchmarks/bench_inference.py --device cpu --json inference_cpu.json
+    python benchmarks/bench_inference.py --device cuda --batch 1,8 --json inference_gpu.json
 
 The same measurement as `etnet benchmark`, on the network of the paper (ResNet-50, two classes, 512x512) with random
 weights unless --model names a trained one: time does not depend on what was learned, labels do, so that without --model
@@ -17,16 +17,14 @@ from pathlib import Path
 
 import torch
 from measurement import Comparison, show, write_result
+from suite.inputs import write_weights
 
 from etnet.cli.benchmark_table import print_tables
-from etnet.config.load import load_recipe
 from etnet.export.benchmark import BenchmarkPlan, Row, run_benchmark
 from etnet.export.formats import FORMATS, ModelFiles, default_formats, parse_formats
 from etnet.export.subject import Subject, open_subject
 from etnet.inference.measure import Latency
-from etnet.manifest import encode_header, resolve_model
-from etnet.models import build_model
-from etnet.training.checkpoint import save_weights
+from etnet.manifest import resolve_model
 
 RIVAL = "torch-nchw"
 PLAIN = "PyTorch as it comes: float32, eager, NCHW"
@@ -37,18 +35,12 @@ TARGETS = {
 """Speed that a format should have at batch 1, relative to the rival."""
 
 
-def random_weights(path: Path) -> Path:
-    """A weights file with the paper's network, as it is before training."""
-    torch.manual_seed(0)
-    recipe = load_recipe("drive", ["model.encoder=resnet50", "model.encoder_weights=none"])
-    network = build_model(recipe.model, len(recipe.data.class_names))
-    save_weights(path, network.state_dict(), encode_header(recipe=recipe, iteration=0, epoch=0, data_root="nowhere"))
-    return path
-
-
 def compared(rows: list[Row], device: str, case: str) -> list[Comparison]:
-    """Every format that ran beside the first, at each batch size."""
-    rival, *others = (row for row in rows if row.latencies)
+    """Every format that ran beside the first of them, at each batch size."""
+    ran = [row for row in rows if row.latencies]
+    if not ran:
+        return []
+    rival, *others = ran
     aims = TARGETS[device] if rival.name == RIVAL else {}
     return [
         Comparison.of_rounds(
@@ -60,10 +52,10 @@ def compared(rows: list[Row], device: str, case: str) -> list[Comparison]:
             case=f"{case}, batch {mine.batch}",
             unit="images/s",
             result=agreement(row),
-            target=aims.get(row.name) if number == 0 else None,
+            target=aims.get(row.name) if mine.batch == 1 else None,
         )
         for row in others
-        for number, (mine, theirs) in enumerate(zip(row.latencies, rival.latencies, strict=False))
+        for mine, theirs in zip(row.latencies, rival.latencies, strict=False)  # one may have stopped at a larger batch
     ]
 
 
@@ -101,7 +93,7 @@ def main() -> None:
     batches = tuple(int(size) for size in options.batch.split(","))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        weights = resolve_model(options.model) if options.model else random_weights(folder / "random.safetensors")
+        weights = resolve_model(options.model) if options.model else write_weights(folder / "random.safetensors")
         subject = open_subject(weights, data=options.data, split="test", size=(height, width))
         plan = _plan(options, subject, batches)
         calibration = subject.calibration or [subject.images[0].image]

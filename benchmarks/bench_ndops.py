@@ -1,6 +1,6 @@
 """Operators on NumPy masks against the libraries that compute the same, on masks of 2048 x 2048 pixels.
 
-    python benchmarks/bench_ndops.py --json benchmarks/results/ndops_cpu.json
+    python benchmarks/bench_ndops.py --json ndops.json
 
 An operator of our own is kept only where it is 1.5 times as fast as the best library call (its target). Rows
 without one show what the library takes, so that the decision can be looked at again. Each round runs every contestant
@@ -142,7 +142,7 @@ def main() -> None:
     for kind in (vessels, blobs):
         generator = np.random.default_rng(0)
         mask = kind(generator)
-        case = f"{kind.__name__}, {SIZE}x{SIZE}"
+        case = f"{kind.__name__}, {SIZE}x{SIZE}, ours on {options.threads} threads"
         print(f"\n{case}, {100 * mask.mean():.0f} % foreground")
         figures[kind.__name__] = {}
         for name, tasks in tasks_of(mask, generator, options.threads).items():

@@ -1,6 +1,6 @@
 """What the machine can do at most: the bandwidth of a copy, and the rate of a matrix product in each precision.
 
-    python benchmarks/bench_roofline.py --device cuda --json benchmarks/results/roofline_NAME_2026-11-24.json
+    python benchmarks/bench_roofline.py --device cuda --json roofline.json
 
 Other results are shares of these. A copy counts its bytes twice, read and written; a product of two square matrices
 counts 2 n^3 operations. Values are random: zeros cost a GPU less power, and it runs faster on them. Medians

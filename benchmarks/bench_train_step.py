@@ -274,11 +274,11 @@ def compared(rounds: dict[str, list[Round]], recipe: Recipe, device: str) -> Com
     )
 
 
-def aims(results: dict[str, dict[str, float | None]], device: str) -> list[Target]:
-    """The targets that are no ratios."""
+def aims(results: dict[str, dict[str, float | None]], gpu: str) -> list[Target]:
+    """The targets that are no ratios, for the GPU of this name; there are some for one only."""
     return [
         Target(f"training step, {COLUMNS[figure][0]}", bound, results[OURS][figure])
-        for figure, bound in (ON_AN_H200 if device == "cuda" else {}).items()
+        for figure, bound in (ON_AN_H200 if "H200" in gpu else {}).items()
     ]
 
 
@@ -296,7 +296,8 @@ def main(words: Sequence[str] | None = None) -> None:
     }
     print(f"{recipe.name}: batches of {training.batch_size} crops of {data.crop_size} x {data.crop_size}")
     show(results)
-    comparison, targets = compared(rounds, recipe, options.device), aims(results, options.device)
+    gpu = torch.cuda.get_device_name() if options.device == "cuda" else ""
+    comparison, targets = compared(rounds, recipe, options.device), aims(results, gpu)
     show_verdicts([comparison], targets)
     if options.json is not None:
         write_result(

@@ -1,6 +1,6 @@
 """Two result files of the same benchmark, figure by figure; ends with exit code 1 where the second is worse.
 
-    python benchmarks/compare.py benchmarks/results/ops_cpu.json new.json
+    python benchmarks/compare.py benchmarks/results/OLD.json new.json
     python benchmarks/compare.py old.json new.json --only sort --tolerance 0.2
 
 Times, memory and speeds may be worse by a share, `--tolerance`, and scores such as Dice by a difference,

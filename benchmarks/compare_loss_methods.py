@@ -1,6 +1,6 @@
 """Whether the binned Lovasz loss trains as well as the exact one: the same seeds with both, scored on held-out images.
 
-    python benchmarks/compare_loss_methods.py --drive DRIVE/ --json benchmarks/results/loss_methods_cpu.json
+    python benchmarks/compare_loss_methods.py --drive DRIVE/ --json loss_methods.json
 
 Trains and evaluates through the `etnet` commands: the demo's generated images by the recipe `demo`, and DRIVE (where
 --drive names it) from scratch by the recipe `drive` with a network and a length that fit a CPU. Runs that are complete

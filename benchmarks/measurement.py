@@ -11,6 +11,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,9 @@ SMOKE = "ETNET_SUITE_SMOKE"
 """Variable that is set while sizes are tiny: results then say so, and are not reported."""
 
 _STARTED = time.perf_counter()
+
+_ROOT = Path(__file__).resolve().parents[1]
+_OF_THIS_MACHINE = {str(_ROOT), tempfile.gettempdir(), os.environ.get("HOME", "/")} - {"", "/"}
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ def write_result(
             "commit": commit(),
             "seconds": round(time.perf_counter() - _STARTED, 1),
             **described,
-            **figures,
+            **without_folders(dict(figures)),
             **({"smoke": True} if os.environ.get(SMOKE) else {}),
             "comparisons": [asdict(row) for row in comparisons],
             "targets": [target.to_dict() for target in targets],
@@ -226,7 +230,29 @@ def command_line() -> str:
     # From the folder benchmarks on, wherever the repository lies; its scripts may be in folders of their own.
     below = parts[len(parts) - parts[::-1].index("benchmarks") :] if "benchmarks" in parts else parts[-1:]
     words = ["python", "/".join(("benchmarks", *below)), *sys.argv[1:]]
-    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)
+    return shlex.join(map(without_folder, words))
+
+
+def without_folder(word: str) -> str:
+    """A word of a command line, whose absolute path is cut to its last part.
+
+    >>> without_folder("/home/me/DRIVE/"), without_folder("model.encoder_weights=/home/me/w.pth"), without_folder("a/b")
+    ('DRIVE', 'model.encoder_weights=w.pth', 'a/b')
+    """
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if Path(value).is_absolute() else word
+
+
+def without_folders(value: Any) -> Any:
+    """Figures whose texts, such as the reason of a failure, do not say where this machine keeps its files."""
+    if isinstance(value, str):
+        # The longest first: one may lie in another.
+        for folder in sorted(_OF_THIS_MACHINE, key=len, reverse=True):
+            value = value.replace(f"{folder}/", "")
+        return value
+    if isinstance(value, Mapping):
+        return {key: without_folders(inner) for key, inner in value.items()}
+    return [without_folders(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def commit() -> str | None:

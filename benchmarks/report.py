@@ -32,6 +32,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.add is not None and options.check:
         parser.error("--add writes and --check does not; give one of them")
+    if options.add is not None and not options.add.is_dir():
+        parser.error(f"--add {options.add}: is no folder")
     return options
 
 

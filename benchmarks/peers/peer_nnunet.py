@@ -58,7 +58,7 @@ SMOKE = ("model.encoder=resnet18",)
 
 
 @dataclass(frozen=True)
-class Work2D:
+class SharedInputs:
     """What both sides are given.
 
     Attributes:
@@ -93,7 +93,7 @@ class Work2D:
         return self.scratch / "nnunet"
 
 
-def prepare(dataset: SegmentationDataset, recipe: Recipe, scratch: Path, options: argparse.Namespace) -> Work2D:
+def prepare(dataset: SegmentationDataset, recipe: Recipe, scratch: Path, options: argparse.Namespace) -> SharedInputs:
     """Photographs, weights and the model folder."""
     images = scratch / "images"
     images.mkdir()
@@ -112,7 +112,7 @@ def prepare(dataset: SegmentationDataset, recipe: Recipe, scratch: Path, options
         f"ET-Net {encoder} {parameters:.1f} M parameters, {gmacs:.1f} GMAC; {model.network} {model.parameters:.1f} M, "
         f"{model.gmacs:.1f} GMAC for {COUNTED}x{COUNTED}"
     )
-    return Work2D(images, weights, model, scratch, options.device, options.threads, described)
+    return SharedInputs(images, weights, model, scratch, options.device, options.threads, described)
 
 
 def run_command(command: list[str], threads: int) -> None:
@@ -123,21 +123,21 @@ def run_command(command: list[str], threads: int) -> None:
         raise SystemExit(f"{' '.join(command[:3])} ended with {done.returncode}:\n{done.stderr[-2000:]}")
 
 
-def our_command(work: Work2D) -> None:
+def our_command(work: SharedInputs) -> None:
     """`etnet infer`."""
     command = [sys.executable, "-m", "etnet", "infer", str(work.images), "--model", str(work.weights)]
     command += ["--output", str(work.our_masks().parent), "--overwrite", "--device", work.device]
     run_command([*command, "--threads", str(work.threads)], work.threads)
 
 
-def their_command(work: Work2D) -> None:
+def their_command(work: SharedInputs) -> None:
     """`nnUNetv2_predict_from_modelfolder`, with its own number of processes."""
     program = str(Path(sys.executable).parent / "nnUNetv2_predict_from_modelfolder")
     command = [program, "-i", str(work.images), "-o", str(work.their_masks()), "-m", str(work.model.folder)]
     run_command([*command, "-f", "0", "-device", work.device, "--disable_tta", "--disable_progress_bar"], work.threads)
 
 
-def our_run(work: Work2D) -> Callable[[], None]:
+def our_run(work: SharedInputs) -> Callable[[], None]:
     """The folder run of `etnet infer` with a network that is loaded."""
     network = open_predictor(work.weights, backend="torch", device=work.device, threads=work.threads)
     predictor, inputs = refine(network, Refinement()), find_inputs(work.images)
@@ -150,7 +150,7 @@ def our_run(work: Work2D) -> Callable[[], None]:
     return run
 
 
-def their_run(work: Work2D) -> Callable[[], None]:
+def their_run(work: SharedInputs) -> Callable[[], None]:
     """nnU-Net's prediction without other processes, with a network that is loaded."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -167,7 +167,7 @@ def their_run(work: Work2D) -> Callable[[], None]:
     return run
 
 
-def checked(work: Work2D) -> str:
+def checked(work: SharedInputs) -> str:
     """That both wrote a mask of every photograph in its size, in words."""
     for folder in (work.our_masks(), work.their_masks()):
         masks = sorted(folder.glob("*.png"))
@@ -181,7 +181,7 @@ def checked(work: Work2D) -> str:
     return f"{work.count} masks each of other networks: {work.networks}; tiles of {patch} there, whole images here"
 
 
-def rows(work: Work2D, *, rounds: int) -> list[Comparison]:
+def rows(work: SharedInputs, *, rounds: int) -> list[Comparison]:
     """Images per second of the commands, and of loaded networks."""
     pairs: dict[str, dict[str, Callable[[], object]]] = {
         "the whole command": {"etnet": lambda: our_command(work), PACKAGE: lambda: their_command(work)},

@@ -25,6 +25,7 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 import side_by_side
 import torch
+from bench_ops import Inputs
 from measurement import Comparison, take_turns
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -71,37 +72,26 @@ def loss_rows(setting: Setting) -> list[Comparison]:
     }
     images, size = (1, 64) if setting.smoke else (16 if setting.device == "cuda" else 4, 512)
     rows = []
-    for classes, trained in ((2, False), (2, True), (5, True)):
-        logits, target = scores((images, classes, size, size), trained=trained, device=setting.device)
+    for classes, kind in ((2, "random"), (2, "trained"), (5, "trained")):
+        drawn = Inputs.draw([images, classes, size, size], setting.device, kind)
+        logits, target = drawn.logits, drawn.target
         losses = {**ours, PACKAGE: theirs}
         found = {name: loss_and_gradient(loss, logits, target) for name, loss in losses.items()}
         exact = loss_and_gradient(formula, logits.detach().double().requires_grad_(), target)
         times = setting.turns({name: partial(loss_and_gradient, loss, logits, target) for name, loss in losses.items()})
-        kind = "of a trained network" if trained else "random"
         rows += [
             Comparison.of_rounds(
                 (name, times[name]),
                 (PACKAGE, times[PACKAGE]),
                 version=VERSION,
                 subject="Lovasz-Softmax, loss and gradient",
-                case=f"{images}x{classes}x{size}x{size}, float32, scores {kind}",
+                case=f"{images}x{classes}x{size}x{size}, float32, {kind} scores",
                 unit="ms",
                 result=agreement(found[name], found[PACKAGE], exact),
             )
             for name in ours
         ]
     return rows
-
-
-def scores(shape: tuple[int, int, int, int], *, trained: bool, device: str) -> tuple[Tensor, Tensor]:
-    """Logits [N, C, H, W], float32, that want a gradient, and classes [N, H, W], int64."""
-    generator = torch.Generator().manual_seed(0)
-    images, classes, height, width = shape
-    target = torch.randint(0, classes, (images, height, width), generator=generator)
-    logits = 2 * torch.randn(shape, generator=generator)
-    if trained:
-        logits.scatter_add_(1, target[:, None], torch.full((images, 1, height, width), 8.0))
-    return logits.to(device).requires_grad_(), target.to(device)
 
 
 def loss_and_gradient(

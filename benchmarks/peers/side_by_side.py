@@ -77,12 +77,6 @@ def waiting(task: Callable[[], object], device: str) -> Callable[[], None]:
     return run
 
 
-def difference(ours: torch.Tensor, theirs: torch.Tensor) -> str:
-    """How far two results lie apart, in words."""
-    largest = float((ours.double() - theirs.double()).abs().max())
-    return "equal" if largest == 0 else f"differ by at most {largest:.1g}"
-
-
 def open_pictures(options: argparse.Namespace, scratch: Path, *overrides: str) -> tuple[PairedFiles, Recipe]:
     """Photographs with masks of vessels, and the recipe `drive` for them.
 
@@ -93,15 +87,21 @@ def open_pictures(options: argparse.Namespace, scratch: Path, *overrides: str) -
         overrides: Changes of the recipe.
     """
     settings = ["model.encoder_weights=none", "data.validation_fraction=0", *overrides]
-    root = options.data
+    root = drive_of(options)
     if root is None:
         size, count = (96, 3) if options.smoke else (GENERATED_SIZE, GENERATED)
         root = draw_pictures(scratch, count=count, size=size)
         settings.append("data.dataset=folder")
-    elif (root / "DRIVE").is_dir():
-        root = root / "DRIVE"
     recipe = load_recipe("drive", settings)
     return open_dataset(recipe.data, root, "train"), recipe
+
+
+def drive_of(options: argparse.Namespace) -> Path | None:
+    """The folder of DRIVE, be it `data` itself or inside of that; None where pictures are drawn."""
+    if options.data is None:
+        return None
+    inner: Path = options.data / "DRIVE"
+    return inner if inner.is_dir() else options.data
 
 
 def draw_pictures(root: Path, *, count: int, size: int) -> Path:
@@ -137,9 +137,10 @@ def conclude(
     show(rows)
     if options.json is None:
         return
+    drive = drive_of(options)
     settings = {
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
-        "data": "drawn" if options.data is None else options.data.name,
+        "device": options.device,
+        "data": "drawn" if drive is None else drive.absolute().name,
         "threads": options.threads,
         "rounds": options.rounds,
         "smoke": options.smoke,

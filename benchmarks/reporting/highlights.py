@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reporting.markdown import blocks, number, paragraph, table, times
+from reporting.markdown import blocks, paragraph, table, times
 from reporting.results import Result
 from reporting.speed import side
 
@@ -22,29 +22,29 @@ class Highlight:
         kind: Benchmark.
         subject: Beginning of the rows' subject.
         ours: Regular expression of the name of ours.
-        theirs: That of the rival's.
+        case: That of what it was measured on.
     """
 
     title: str
     kind: str
     subject: str
     ours: str = ""
-    theirs: str = ""
+    case: str = ""
 
 
 HIGHLIGHTS = (
-    Highlight("training step and data path, ResNet-50", "train_step", "training step"),
+    Highlight("training step and data path, ResNet-50", "train_step", "training step", case=r"\bresnet50"),
+    Highlight("training step and data path, ResNet-18", "train_step", "training step", case=r"\bresnet18"),
     Highlight("training step of the same U-Net", "peers_smp", "training step", r"\bUnet\b"),
-    Highlight("exact Lovász loss with gradient", "ops", "Lovasz-Softmax, loss", r"\(sort\)", "segmentation_models"),
-    Highlight(
-        "binned Lovász loss with gradient", "ops", "Lovasz-Softmax, loss", r"\(histogram\)", "segmentation_models"
-    ),
-    Highlight("training crops, one core", "data", "training samples", "normalised"),
-    Highlight("prediction, OpenVINO", "inference", "prediction", "openvino$"),
+    Highlight("exact Lovász loss with gradient", "ops", "Lovasz-Softmax, loss", r"\(sort\)"),
+    Highlight("binned Lovász loss with gradient", "ops", "Lovasz-Softmax, loss", r"\(histogram\)"),
+    Highlight("training crops, one thread", "peers_data", "training crops"),
+    Highlight("prediction, OpenVINO in its own precision", "inference", "prediction", "openvino$"),
     Highlight("prediction, ONNX Runtime", "inference", "prediction", "onnxruntime$"),
     Highlight("prediction, OpenVINO int8", "inference", "prediction", "openvino-int8$"),
     Highlight("large image in tiles", "peers_monai", "a large image in tiles"),
     Highlight("masks of a folder, whole command", "peers_nnunet", "masks of a folder, the whole"),
+    Highlight("masks of a folder, network loaded", "peers_nnunet", "masks of a folder, with the network"),
 )
 
 
@@ -61,7 +61,7 @@ def region(results: Sequence[Result], link: str) -> str:
     losing = sum(row["ratio"] < 1 for row in rows)
     better = f"in {losing}, which stand at its top" if losing else "in none"
     counted = paragraph(
-        f"Each line is the row of its kind with the lowest ratio. Of all {len(rows)} rows in [RESULTS.md]({link}), the "
+        f"Each line is the lowest ratio of all rows that it names. Of all {len(rows)} rows in [RESULTS.md]({link}), the "
         f"other side is better {better}."
     )
     machines = dict.fromkeys(result.machine for result in results if result.rows)
@@ -78,12 +78,13 @@ def _machine(name: str, results: Sequence[Result]) -> str:
             if result.kind == highlight.kind
             and row["subject"].startswith(highlight.subject)
             and re.search(highlight.ours, row["ours"]["name"])
-            and re.search(highlight.theirs, row["theirs"]["name"])
+            and re.search(highlight.case, row["case"])
         ]
         if rows:
             row = min(rows, key=lambda row: row["ratio"])
-            ours = f"{number(row['ours']['value'])} {row['unit']}"
-            lines.append([highlight.title, ours, side(row["theirs"], row["unit"]), times(row["ratio"])])
+            ours = {**row["ours"], "name": row["ours"]["name"].removeprefix("etnet, ")}
+            sides = (side(contestant, row["unit"]) for contestant in (ours, row["theirs"]))
+            lines.append([highlight.title, *sides, times(row["ratio"])])
     dates = sorted({result.content["date"] for result in results if result.rows})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     headings = ("what", "etnet", "the other side", "ratio")

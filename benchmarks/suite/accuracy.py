@@ -15,19 +15,21 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from measurement import write_result
+from measurement import without_folder, write_result
 from PIL import Image
 
 from etnet.config.load import load_recipe
 from etnet.data.datasets import open_dataset
 from etnet.training.schedule import total_iterations
-from suite.running import Ended, run_bounded
+from suite.progress import Stopped, stoppable
+from suite.running import GRACE, Ended, run_bounded
 from suite.steps import UNFINISHED
 
 FOLDERS = {"drive": "DRIVE", "drishti_gs": "Drishti-GS", "montgomery": "Montgomery"}
@@ -112,10 +114,11 @@ class Training:
             Failed: It failed.
         """
         command = [str(word) for word in words]
-        shown = [Path(word).name if Path(word).is_absolute() else word for word in command]
-        self.commands.append(shlex.join(["etnet", *shown]))
+        self.commands.append(shlex.join(["etnet", *map(without_folder, command)]))
         log = self.folder / f"{command[0]}.log"
-        ended = run_bounded([sys.executable, "-m", "etnet", *command], log, seconds=seconds, give_up=give_up)
+        # A stop of the suite ends this script within the usual time, and the training has to be done by then.
+        python = [sys.executable, "-m", "etnet", *command]
+        ended = run_bounded(python, log, seconds=seconds, grace=GRACE - 5, give_up=give_up)
         if ended.code and not ended.cut_off and not ended.given_up:
             lines = log.read_text("utf-8", errors="replace").splitlines()
             raise Failed(f"etnet {command[0]}: {next((line for line in reversed(lines) if line.strip()), 'no output')}")
@@ -226,7 +229,7 @@ def settings_of(options: argparse.Namespace) -> list[str]:
     return [f"model.encoder_weights={weights}", "data.validation_fraction=0", *options.set]
 
 
-def one(recipe: str, options: argparse.Namespace, deadline: float, rate: float | None) -> dict[str, Any]:
+def outcome_of(recipe: str, options: argparse.Namespace, deadline: float, rate: float | None) -> dict[str, Any]:
     """What became of one data set; `seconds_per_step` is the rate of the next one's guess."""
     data = options.drive if recipe == "drive" and options.drive else (options.data or Path("DATA")) / FOLDERS[recipe]
     if not data.is_dir():
@@ -263,17 +266,16 @@ def summary(found: dict[str, dict[str, Any]]) -> str:
     return ", ".join(words)
 
 
-def main() -> int:
-    """Go through the data sets; the result is written after each."""
-    options = arguments()
+def go_through(options: argparse.Namespace) -> int:
+    """Train on each data set; the result is written after each. Gives the exit code."""
     deadline = time.monotonic() + float(os.environ.get("ETNET_SUITE_SECONDS", "3600")) - 15
     found: dict[str, dict[str, Any]] = {}
     rate: float | None = None
     for recipe in FOLDERS:
-        found[recipe] = one(recipe, options, deadline, rate)
+        found[recipe] = outcome_of(recipe, options, deadline, rate)
         rate = found[recipe].get("seconds_per_step") or rate
         statuses = [result["status"] for result in found.values()]
-        settings = [setting.replace(str(options.encoder_weights), "FILE") for setting in settings_of(options)]
+        settings = [without_folder(setting) for setting in settings_of(options)]
         figures: dict[str, Any] = {"device": options.device, "settings": settings, "data_sets": found}
         figures["headline"] = summary(found)
         wrong = {name: result for name, result in found.items() if result["status"] in ("failed", "no time")}
@@ -284,6 +286,16 @@ def main() -> int:
     if "failed" in statuses:
         return 1
     return UNFINISHED if "no time" in statuses else 0
+
+
+def main() -> int:
+    """Train; a SIGTERM reaches the training too, which saves its state."""
+    options = arguments()
+    try:
+        with stoppable():
+            return go_through(options)
+    except Stopped:
+        return 128 + signal.SIGTERM
 
 
 if __name__ == "__main__":

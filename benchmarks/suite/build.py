@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "python"
 
 LOOK = """
 import json
@@ -182,13 +183,13 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
     begin = time.monotonic()
     packages = install_packages(options.packages, options.out / "packages") if options.packages else []
     capability = capability_of_gpu() if options.device == "cuda" else None
-    found, site = look(), options.out / "site"
-    # An editable installation stands before all others, so that one beside it would never be imported.
-    own = found is not None and ROOT in found.file.parents and site not in found.file.parents
-    if found is not None and found.has(capability) and (own or (capability is None and site not in found.file.parents)):
+    found, place = look(), SOURCES
+    # An editable installation stands before all others: one beside it would never be imported.
+    if found is not None and found.has(capability) and SOURCES in found.file.parents:
         how = "reused: this environment has the product already"
     else:
-        how = build(site, options.out / "scratch", capability)
+        place = options.out / "site"
+        how = build(place, options.out / "scratch", capability)
         found = look()
     if found is None:
         raise BuildFailed("etnet was built but cannot be imported; name the missing packages' wheels with --packages")
@@ -198,6 +199,8 @@ def make(options: argparse.Namespace) -> dict[str, Any]:
             f"{found.file} is imported, whose kernels are for {kernels} and not for {capability or 'processors'} "
             f"({found.reason or 'it stands before what was built'}); use an environment without it"
         )
+    if place.resolve() not in found.file.parents:
+        raise BuildFailed(f"{found.file} is imported and not what was built; use an environment without it")
     seconds = round(time.monotonic() - begin, 1)
     kernels = f"CUDA {found.build['cuda']} for sm_{capability}" if capability else "processor"
     return {

@@ -48,17 +48,9 @@ def selected(options: argparse.Namespace) -> tuple[list[str], str]:
 
 def pytest_words(files: list[str], mark: str, report: Path) -> list[str]:
     """The command of the tests; the options keep an older pytest and a missing package from stopping all of them."""
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        mark,
-        f"--junitxml={report}",
-        "--continue-on-collection-errors",
-    ]
-    return [*words, "-p", "no:cacheprovider", "-W", "default", "-o", "minversion=7", *files]
+    words = [sys.executable, "-m", "pytest", "-q", "-m", mark, f"--junitxml={report}"]
+    words += ["--continue-on-collection-errors", "-o", "minversion=7"]
+    return [*words, "-p", "no:cacheprovider", "-W", "default", *files]
 
 
 def outcome(report: Path) -> dict[str, Any]:

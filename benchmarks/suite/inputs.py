@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,14 @@ TRAINING, TEST = 20, 10
 """Drawn images: a batch of 16 is held by the training part, as by DRIVE's."""
 
 
-def write_weights(path: Path, overrides: list[str]) -> None:
+def write_weights(path: Path, overrides: Sequence[str] = ()) -> Path:
     """A weights file with the paper's network, as it is before training."""
     torch.manual_seed(0)
     recipe = load_recipe("drive", ["model.encoder=resnet50", "model.encoder_weights=none", *overrides])
     network = build_model(recipe.model, len(recipe.data.class_names))
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(path, network.state_dict(), encode_header(recipe=recipe, iteration=0, epoch=0, data_root="nowhere"))
+    return path
 
 
 def write_drawn(folder: Path, *, size: int) -> None:

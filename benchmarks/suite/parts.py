@@ -28,9 +28,12 @@ PEER_SECONDS = 120.0
 def steps(settings: Settings) -> list[Step]:
     """Every step of the parts that are asked for, in the order in which they run."""
     found = [step for part, make in _PARTS.items() if part in settings.parts for step in make(settings)]
-    measured = any(step.part in ("infer", "train", "accuracy", "peers") for step in found)
-    first = next((at for at, step in enumerate(found) if step.part not in ("build", "tests", "ops")), len(found))
-    if measured:
+    if "build" not in settings.parts and settings.site.is_dir():
+        # Every command imports what was built here: it has to be built again where the sources are newer.
+        found[:0] = _build(settings)
+    reading = ("infer", "train", "accuracy") if settings.smoke else ("infer", "train")
+    first = next((at for at, step in enumerate(found) if step.part in reading), None)
+    if first is not None:
         found.insert(first, _inputs(settings, found[first].part))
     return found
 
@@ -79,7 +82,7 @@ def _ops(settings: Settings) -> list[Step]:
         block += ["--rounds", 11]
     else:
         ops += ["--rounds", 5]
-        block += ["--rounds", 15, "--without-compiled"]
+        block += ["--rounds", 31, "--without-compiled"]
     # torch.compile of every map takes most of the time on a GPU, the loss in plain torch on a processor.
     full = (15.0, 90.0, 200.0) if settings.cuda else (20.0, 200.0, 60.0)
     seconds = dict(zip(("roofline", "ops", "weighted_block"), (15.0,) * 3 if settings.smoke else full, strict=True))
@@ -108,8 +111,8 @@ def _infer(settings: Settings) -> list[Step]:
         network += ["--batch", "1,8", "--runs", 50, "--formats", ",".join(FORMATS_ON_A_GPU)]
         folder += ["--batch-size", 8, "--jobs", os.cpu_count() or 1, "--rounds", 3]
     else:
-        network += ["--runs", 10]
-        folder += ["--images", 10, "--rounds", 3, "--threads", 2]
+        network += ["--runs", 10, "--threads", 2]
+        folder += ["--images", 10, "--rounds", 5, "--threads", 2]
     seconds = (40.0, 15.0) if settings.smoke else (240.0, 40.0) if settings.cuda else (180.0, 60.0)
     return [
         Step("inference", "infer", script("bench_inference.py", *network, *_json(settings, "inference")), seconds[0]),
@@ -150,7 +153,8 @@ def _accuracy(settings: Settings) -> list[Step]:
         words += ["--drive", drive(settings), *(word for setting in TINY for word in ("--set", setting))]
         words += ["--set", "training.epochs=2", "--set", "data.validation_fraction=0"]
     command = script("suite/accuracy.py", *words, *_json(settings, "accuracy"))
-    return [Step("accuracy", "accuracy", command, 60 if settings.smoke else 300, goes_on=True)]
+    missing = None if settings.smoke or settings.data is not None else "there is no --data to train on"
+    return [Step("accuracy", "accuracy", command, 60 if settings.smoke else 300, left_out=missing, goes_on=True)]
 
 
 def _peers(settings: Settings) -> list[Step]:
@@ -164,7 +168,7 @@ def _peers(settings: Settings) -> list[Step]:
         elif not python.is_file():
             missing = f"there is no environment of it; benchmarks/peers/setup.sh {peer} makes one"
         words = ["--device", settings.device, *_json(settings, name), *(["--smoke"] if settings.smoke else [])]
-        words += ["--data", drive(settings).parent] if drive(settings).name == "DRIVE" else []
+        words += ["--data", drive(settings)] if drive(settings).name == "DRIVE" else []
         command = script(script_of, *words, python=python)
         found.append(Step(name, "peers", command, 30 if settings.smoke else PEER_SECONDS, left_out=missing))
     return found

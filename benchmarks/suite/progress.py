@@ -20,27 +20,31 @@ from suite.table import headline
 COMPLETE = ("done", "left out")
 """Statuses after which nothing is missing that this machine could do."""
 
-
 ALL = "all"
 """Stands for every part."""
 
 
 class Stopped(BaseException):
-    """SIGTERM asks the suite to end, as Ctrl-C does."""
+    """A signal asks the suite to end, as Ctrl-C does."""
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM end the running step too."""
+    """Let SIGTERM, and SIGHUP of a terminal that is gone, end the running step too."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise Stopped
 
-    former = signal.signal(signal.SIGTERM, stop)
+    # nohup lets a process ignore SIGHUP, which is to stay so.
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = [number for number, handler in former.items() if handler is not signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number in heeded:
+            signal.signal(number, former[number])
 
 
 class Suite:

@@ -72,8 +72,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """For the suite's state."""
-        named = {name: None if place is None else str(place) for name, place in vars(self).items() if name != "parts"}
-        return {**named, "smoke": self.smoke, "minutes": self.minutes, "parts": list(self.parts)}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def run(module, monkeypatch, *words) -> None:
 
 def test_the_losses_are_compared_in_time_and_memory_and_agree(tmp_path, monkeypatch, capsys):
     path = tmp_path / "ops.json"
-    shape = ("--shape", 1, 2, 16, 16)
+    shape = ("--shape", 1, 2, 128, 128)  # tensors beyond what fits into pages that are there already
     names = ("--names", "eager", "sort", "--scores", "random", "--rounds", 1, "--threads", 1)
     run(ops, monkeypatch, *shape, *names, "--without-weighted-block", "--json", path)
     result = json.loads(path.read_text("utf-8"))
@@ -121,6 +121,22 @@ def test_every_format_that_ran_is_compared_with_plain_torch():
     assert (row.target, row.result) == (3.0, "3 of 10,000 labels differ")
     others = formats.compared([timed("torch", 0.2), timed("openvino", 0.1)], "cpu", "a network")
     assert [(row.theirs.name, row.target) for row in others] == [("torch", None)]
+    assert formats.compared([Row("torch-nchw", "no memory")], "cpu", "a network") == []
+
+
+def test_a_target_of_speed_is_that_of_single_images():
+    rows = [timed("torch-nchw", 0.4), timed("openvino", 0.1)]
+    for row in rows:
+        row.latencies.insert(0, Latency(8, np.array([1.0], np.float32), {}))
+    assert [(row.case, row.target) for row in formats.compared(rows, "cpu", "a network")] == [
+        ("a network, batch 8", None),
+        ("a network, batch 1", 3.0),
+    ]
+
+
+def test_the_overhead_of_a_folder_has_a_target_on_a_processor_only():
+    assert [target.met for target in folder.aims({"device": "cpu", "overhead": 0.2})] == [False]
+    assert folder.aims({"device": "cuda", "overhead": 0.2}) == []
 
 
 def test_a_folder_is_measured_beside_its_network(tmp_path, monkeypatch, capsys):

@@ -32,8 +32,11 @@ with (out / "ran.txt").open("a") as stream:
 """
 
 DRIVER = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGHUP, getattr(signal, sys.argv[3]))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
 sys.path.insert(0, sys.argv[1])
 import gpu_suite
 from suite.steps import Settings, Step
@@ -182,8 +185,8 @@ def driver(tmp_path):
     (tmp_path / "write.py").write_text(WRITE)
     command = [sys.executable, "-c", DRIVER, str(BENCHMARKS), str(tmp_path)]
 
-    def start():
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    def start(hangup: str = "SIG_DFL"):
+        return subprocess.Popen([*command, hangup], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     return start
 
@@ -213,28 +216,29 @@ def test_a_killed_suite_loses_the_step_in_flight_only_and_its_processes_end_with
     assert running._marked(mark) == set()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_suite_ends_its_step_and_tells_how_far_it_came(tmp_path, driver, number):
     stopped = driver()
     wait_for(tmp_path / "waiting")
+    mark = json.loads((tmp_path / "suite.json").read_text())["steps"]["second"]["mark"]
+    assert len(running._marked(mark)) >= 2
     stopped.send_signal(number)
     output, _ = stopped.communicate(timeout=120)
     assert stopped.returncode == 130
     assert "the same command goes on" in output
     records = json.loads((tmp_path / "suite.json").read_text())["steps"]
     assert [record["status"] for record in records.values()] == ["done", "interrupted"]
-    mark = f"{tmp_path}/waiting"
-    assert not [line for line in _command_lines() if mark in line]
+    assert running._marked(mark) == set()
 
 
-def _command_lines() -> list[str]:
-    lines = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            lines.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue
-    return lines
+def test_a_suite_that_nohup_started_outlives_its_terminal(tmp_path, driver):
+    (tmp_path / "go").touch()
+    kept = driver("SIG_IGN")
+    wait_for(tmp_path / "suite.json")
+    kept.send_signal(signal.SIGHUP)
+    output, _ = kept.communicate(timeout=120)
+    assert kept.returncode == 0, output
+    assert ran(tmp_path) == ["first", "second"]
 
 
 def test_a_second_suite_in_the_same_folder_is_refused(tmp_path, capsys):
@@ -309,6 +313,21 @@ def test_every_part_has_steps_whose_names_are_the_kinds_of_their_results(tmp_pat
 def test_full_figures_of_a_processor_fit_into_the_minutes_of_make_bench(tmp_path):
     chosen = settings(tmp_path, smoke=False, parts=("ops", "infer", "train", "peers"))
     assert sum(step.expected for step in parts.steps(chosen)) <= 25 * 60
+
+
+def test_what_was_built_for_an_older_state_of_the_sources_is_built_again_before_it_is_measured(tmp_path):
+    chosen = settings(tmp_path, parts=("ops",))
+    assert {step.part for step in parts.steps(chosen)} == {"ops"}
+    chosen.site.mkdir()
+    assert parts.steps(chosen)[0].name == "build"
+
+
+def test_without_data_no_training_is_begun(tmp_path):
+    (step,) = parts.steps(settings(tmp_path, smoke=False, parts=("accuracy",)))
+    assert step.left_out == "there is no --data to train on"
+    found = parts.steps(settings(tmp_path, smoke=True, parts=("accuracy",)))
+    assert [(step.name, step.left_out) for step in found] == [("inputs", None), ("accuracy", None)]
+    assert parts.steps(settings(tmp_path, smoke=False, data=tmp_path, parts=("accuracy",)))[0].left_out is None
 
 
 def test_what_is_measured_on_is_drive_where_there_is_one(tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,19 @@ def test_a_result_says_how_to_repeat_it(tmp_path: Path, monkeypatch: pytest.Monk
     assert {"benchmark", "what", "commit", "date", "machine", "gpus", "versions", "seconds"} <= result.keys()
     assert result["comparisons"][0]["ratio"] == 3.0
     assert result["comparisons"][0]["ours"] == {"name": "ours", "value": 1.0, "version": None}
+
+
+def test_a_result_does_not_say_where_this_machine_keeps_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    words = ["--set", "model.encoder_weights=/data/me/w.pth", f"--json={tmp_path}/x.json"]
+    monkeypatch.setattr(sys, "argv", ["x.py", *words])
+    reason = f"{tempfile.gettempdir()}/a/model.engine: cannot be read by {measurement._ROOT}/python/etnet/x.py"
+    figures = {"rows": [{"reason": reason}], "shape": (2, 3), "address": "https://example.org/a"}
+    path = tmp_path / "x.json"
+    measurement.write_result(path, benchmark="x", what="a test", figures=figures)
+    result = json.loads(path.read_text("utf-8"))
+    assert result["command"] == "python benchmarks/x.py --set model.encoder_weights=w.pth --json=x.json"
+    assert result["rows"][0]["reason"] == "a/model.engine: cannot be read by python/etnet/x.py"
+    assert (result["shape"], result["address"]) == ([2, 3], "https://example.org/a")
 
 
 @pytest.mark.parametrize("started", ["/benchmarks/repo/benchmarks/peers/x.py", "benchmarks/peers/x.py"])

@@ -57,9 +57,13 @@ def test_drive_is_found_itself_and_in_its_parent(inside, tmp_path):
     from helpers.reproduce import write_drive_of_discs
 
     root = write_drive_of_discs(tmp_path / "DRIVE")
-    dataset, recipe = side_by_side.open_pictures(options("--data", str(root if inside else tmp_path)), tmp_path)
+    chosen = options("--data", str(root if inside else tmp_path), "--json", str(tmp_path / "out.json"))
+    dataset, recipe = side_by_side.open_pictures(chosen, tmp_path)
     assert recipe.data.dataset == "drive"
     assert len(dataset) == 4
+    side_by_side.conclude(chosen, [], peer="x", what="a test", packages=())
+    result = json.loads((tmp_path / "out.json").read_text("utf-8"))
+    assert (result["device"], result["data"]) == ("cpu", "DRIVE")
 
 
 @pytest.mark.parametrize("form", ["bytes", "float32"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
-from helpers.benchmarks import load_benchmark
+from helpers.benchmarks import BENCHMARKS, load_benchmark
 from helpers.reproduce import TINY, write_drive_of_discs
 
 accuracy = load_benchmark("suite.accuracy")
@@ -90,7 +93,7 @@ def test_a_resumed_training_is_judged_by_what_it_does_now(training, clock):
 
 
 def test_a_data_set_that_is_not_there_is_left_out(options):
-    assert accuracy.one("montgomery", options, time.monotonic() + 600, None) == {
+    assert accuracy.outcome_of("montgomery", options, time.monotonic() + 600, None) == {
         "status": "left out",
         "reason": "there is no folder Montgomery below --data",
     }
@@ -98,7 +101,7 @@ def test_a_data_set_that_is_not_there_is_left_out(options):
 
 def test_a_rate_measured_before_tells_what_will_not_fit(options, monkeypatch):
     monkeypatch.setattr(accuracy, "train", lambda *_: pytest.fail("it was begun"))
-    found = accuracy.one("drive", options, time.monotonic() + accuracy.AFTERWARDS + 60, 30.0)
+    found = accuracy.outcome_of("drive", options, time.monotonic() + accuracy.AFTERWARDS + 60, 30.0)
     assert found["status"] == "no time"
     assert found["reason"].startswith(
         "the 8 steps that are left take about 4 min, 1 min are there; 0 of 8 steps are done"
@@ -112,7 +115,7 @@ def test_a_training_that_was_given_up_keeps_what_it_did(options, monkeypatch):
         return Ended(0, 1.0, cut_off=False, given_up=True)
 
     monkeypatch.setattr(accuracy.Training, "etnet", stopped)
-    found = accuracy.one("drive", options, time.monotonic() + 600, None)
+    found = accuracy.outcome_of("drive", options, time.monotonic() + 600, None)
     assert (found["status"], found["done_steps"], found["steps"]) == ("no time", 6, 8)
 
 
@@ -122,10 +125,10 @@ def test_a_training_that_fails_is_told_and_costs_no_other(options, monkeypatch):
         return Ended(4, 1.0, cut_off=False)
 
     monkeypatch.setattr(accuracy, "run_bounded", broken)
-    found = accuracy.one("drive", options, time.monotonic() + 600, None)
+    found = accuracy.outcome_of("drive", options, time.monotonic() + 600, None)
     assert (found["status"], found["reason"]) == ("failed", "etnet train: Error: cuDNN says no")
     options.set.append("training.epoch=3")
-    assert "training.epoch" in accuracy.one("drive", options, time.monotonic() + 600, None)["reason"]
+    assert "training.epoch" in accuracy.outcome_of("drive", options, time.monotonic() + 600, None)["reason"]
 
 
 def test_what_was_done_is_written_after_each_data_set_and_more_time_is_asked_for(tmp_path, options, monkeypatch):
@@ -136,12 +139,12 @@ def test_what_was_done_is_written_after_each_data_set_and_more_time_is_asked_for
     }
     seen = []
 
-    def one(recipe, *_):
+    def outcome_of(recipe, *_):
         seen.append(json.loads(file.read_text())["data_sets"] if file.exists() else {})
         return told[recipe]
 
     file = tmp_path / "accuracy.json"
-    monkeypatch.setattr(accuracy, "one", one)
+    monkeypatch.setattr(accuracy, "outcome_of", outcome_of)
     monkeypatch.setattr("sys.argv", ["accuracy.py", "--out", str(tmp_path), "--device", "cpu", "--json", str(file)])
     assert accuracy.main() == accuracy.UNFINISHED
     assert [list(known) for known in seen] == [[], ["drive"], ["drive", "drishti_gs"]]
@@ -157,12 +160,12 @@ def test_a_training_goes_on_where_it_was_stopped_and_ends_in_files_to_take_along
     with monkeypatch.context() as patched:
         patched.setattr(load_benchmark("suite.running"), "POLL", 0.02)
         patched.setattr(accuracy.Clock, "will_be_late", lambda self: self._training.done_steps() >= 4)
-        stopped = accuracy.one("drive", options, time.monotonic() + 600, None)
+        stopped = accuracy.outcome_of("drive", options, time.monotonic() + 600, None)
     assert stopped["status"] == "no time", stopped
     assert 4 <= stopped["done_steps"] < stopped["steps"] == 120
     log = options.out / "drive" / "train.log"
     log.unlink()
-    resumed = accuracy.one("drive", options, time.monotonic() + 600, None)
+    resumed = accuracy.outcome_of("drive", options, time.monotonic() + 600, None)
     assert resumed["status"] == "done", resumed
     assert resumed["done_steps"] == resumed["steps"]
     assert "iteration 1/120" not in log.read_text(), "it did not begin anew"
@@ -171,3 +174,32 @@ def test_a_training_goes_on_where_it_was_stopped_and_ends_in_files_to_take_along
     assert (options.out / resumed["picture"]).read_bytes()[:2] == b"\xff\xd8"
     assert any("--resume-or-start" in command for command in resumed["commands"])
     assert not any(str(options.out) in command for command in resumed["commands"])
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv.pop(1))
+from suite import accuracy
+out = Path(sys.argv[2])
+program = out / "python"
+saves = f"trap 'sleep 0.5; touch {out}/saved; exit 0' TERM"
+program.write_text(f"#!/bin/bash\\n{saves}\\ntouch {out}/began\\nsleep 60 & wait\\n")
+program.chmod(0o755)
+accuracy.sys.executable = str(program)
+sys.exit(accuracy.main())
+"""
+
+
+def test_a_stop_lets_the_training_save_its_state(tmp_path, drive):
+    words = ["--out", tmp_path, "--device", "cpu", "--data", drive.parent, "--json", tmp_path / "out.json"]
+    words += [word for setting in TINY for word in ("--set", setting)]
+    stopped = subprocess.Popen([sys.executable, "-c", STOPPED, BENCHMARKS, *words])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "began").exists():
+        assert stopped.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    stopped.terminate()
+    assert stopped.wait(timeout=60) == 128 + signal.SIGTERM
+    assert (tmp_path / "saved").exists()

@@ -59,10 +59,24 @@ def test_what_stands_before_the_build_and_lacks_the_kernels_is_a_failure(tmp_pat
         build.make(options(tmp_path, device="cuda"))
 
 
+@pytest.mark.parametrize(("capability", "device"), [(None, "cpu"), ("90", "cuda")])
+def test_a_product_that_is_not_of_these_sources_is_never_measured_in_their_place(
+    tmp_path, monkeypatch, capability, device
+):
+    elsewhere, site = (found("90", tmp_path / name / "etnet" / "__init__.py") for name in ("site-packages", "site"))
+    monkeypatch.setattr(build, "capability_of_gpu", lambda: capability)
+    monkeypatch.setattr(build, "build", lambda *_: "pip")
+    answers = iter([elsewhere, site, elsewhere, elsewhere])
+    monkeypatch.setattr(build, "look", lambda: next(answers))
+    assert build.make(options(tmp_path, device=device))["how"] == "pip"
+    with pytest.raises(build.BuildFailed, match="is imported and not what was built; use an environment without it"):
+        build.make(options(tmp_path, device=device))
+
+
 def test_without_nvcc_the_reason_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    monkeypatch.delenv("CUDACXX", raising=False)
+    monkeypatch.setenv("CUDACXX", "")  # so that what is set below ends with this test
     with pytest.raises(build.BuildFailed, match="nvcc was not found"):
         build.build(tmp_path / "site", tmp_path / "scratch", "90")
     (tmp_path / "bin").mkdir()
@@ -71,7 +85,6 @@ def test_without_nvcc_the_reason_is_one_sentence(tmp_path, monkeypatch):
     how = build.build(tmp_path / "site", tmp_path / "scratch", "90")
     assert json.loads(how) == {"ETNET_CUDA": "ON", "ETNET_CUDA_ARCHITECTURES": "90"}
     assert build.os.environ["CUDACXX"] == str(tmp_path / "bin" / "nvcc")
-    monkeypatch.setenv("CUDACXX", "")
 
 
 def test_without_a_gpu_the_reason_is_one_sentence(monkeypatch):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from helpers.benchmarks import load_benchmark
+from helpers.benchmarks import BENCHMARKS, load_benchmark
 
 running = load_benchmark("suite.running")
 
@@ -92,11 +94,22 @@ def test_commands_of_a_command_bear_its_mark_too(tmp_path, monkeypatch):
     assert inner.startswith(outer + "/")
 
 
-def test_only_marked_processes_end_and_never_this_one(monkeypatch, tmp_path):
-    assert running.end_marked(running.new_mark()) == 0
-    monkeypatch.setattr(running, "_marked", lambda mark: set())
-    assert running.end_marked("any") == 0
-    assert os.getpid() > 0
+def test_only_marked_processes_end_and_never_the_one_that_ends_them():
+    mark = running.new_mark()
+    marked = {**os.environ, running.MARK: mark}
+    sleep = ["sleep", "600"]
+    with subprocess.Popen(sleep) as other, subprocess.Popen(sleep, env=marked) as one:
+        try:
+            script = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); from suite.running import end_marked; "
+            script += f"print(end_marked({mark!r}))"
+            told = subprocess.check_output([sys.executable, "-c", script], env=marked, text=True)
+            assert told == "1\n", "it bears the mark itself, and lives to tell"
+            assert one.wait(timeout=10) == -signal.SIGKILL
+            assert other.poll() is None
+            assert running.end_marked(mark) == 0
+        finally:
+            for process in (other, one):
+                process.kill()
 
 
 def test_a_command_that_does_not_exist_is_an_error_of_the_system(tmp_path):
