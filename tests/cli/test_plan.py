@@ -96,8 +96,7 @@ def test_a_small_spot_ends_with_three_commands_that_work_together(tmp_path):
     assert load_recipe("own-localizer.yaml").data.image_size == (256, 256)
     command = result.stdout.splitlines()[-1].removeprefix("Next: ")
     assert [shlex.split(part)[:2] for part in command.split(" && ")] == [["etnet", "train"]] * 2 + [["etnet", "bundle"]]
-    assert "runs/train/spots-localizer runs/train/spots --min-area" in command
-    assert command.endswith("--output spots-bundle")
+    assert "runs/train/spots-localizer runs/train/spots --output spots-bundle" in command
 
 
 def test_the_bundle_is_made_of_the_runs_that_training_will_make(tmp_path):
@@ -114,7 +113,8 @@ def test_a_spot_below_the_smallest_that_a_bundle_takes_for_found_lowers_that(tmp
 
 
 @pytest.mark.parametrize(
-    ("output", "sentence"), [("missing/own.yaml", "there is no folder missing"), ("locked/own.yaml", "may not be written")]
+    ("output", "sentence"),
+    [("missing/own.yaml", "there is no folder missing"), ("locked/own.yaml", "the folder locked may not be written")],
 )
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(folder, monkeypatch, output, sentence):
     Path("locked").mkdir()

@@ -83,7 +83,7 @@ def test_reasons_tell_height_from_width_and_a_bound_from_a_width():
     ("sizes", "reason"),
     [
         ({(300, 300): 80}, "the whole image"),
-        ({(300, 310): 80}, "the whole image"),
+        ({(300, 304): 80}, "the whole image"),
         ({(300, 300): 60, (300, 900): 20}, "a part of about 300x300 pixels"),
         ({(600, 500): 80}, "a part of 600x500 pixels (height x width)"),
     ],

@@ -51,7 +51,9 @@ def test_a_short_time_still_trains_ten_epochs_and_says_that_they_take_longer(fol
     assert reason_of(plan, "training.epochs") == "the fewest that make sense, which take longer than 1 min"
 
 
-@pytest.mark.parametrize(("minutes", "reason"), [(None, "the most that make sense"), (5, "what fits into 5 min at 10.0")])
+@pytest.mark.parametrize(
+    ("minutes", "reason"), [(None, "the most that make sense"), (5, "what fits into 5 min at 10.0 images/s")]
+)
 def test_the_reason_of_the_length_is_the_one_that_decided(folder, speeds, minutes, reason):
     assert reason_of(make_plan(folder, name="discs", device=CPU, minutes=minutes), "training.epochs").startswith(reason)
 
@@ -70,7 +72,7 @@ def test_a_patient_that_is_held_out_as_a_whole_counts_as_a_whole(tmp_path, speed
             path.rename(path.with_name(f"p{index // 5}_{index}.png"))
     plan = make_plan(folder, name="eyes", device=CPU, minutes=5)
     assert plan.survey.patients == 2
-    assert plan.segmenter.recipe.training.epochs == pytest.approx(2700 / 5, abs=1), "five images are of the other patient"
+    assert plan.segmenter.recipe.training.epochs == pytest.approx(2700 / 5, abs=1), "one patient is trained on"
 
 
 def test_a_batch_that_is_too_large_for_the_device_is_halved(folder, monkeypatch):

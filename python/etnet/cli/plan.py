@@ -149,8 +149,9 @@ def _head(root: Path, plan: Plan, part: PlannedRecipe) -> list[str]:
         share = 100 * (plan.survey.spot or 0.0)
         does = "finds it." if part is plan.localizer else "segments the square around it."
         role = f"The structures are one spot of at most {share:.0f} % of the width. Of two networks, this one {does}"
+    images = counted(plan.survey.pairs, "image")
     return [
-        f"Made by etnet plan for {counted(plan.survey.pairs, 'image')} in {root.resolve().name}. Change what you know better.",
+        f"Made by etnet plan for {images} in {root.resolve().name}. Change what you know better.",
         *([role] if role else []),
         f"Training takes about {_duration(part.minutes)} where it was made, at {part.images_per_second:.1f} images/s, "
         "and scoring beside it.",
