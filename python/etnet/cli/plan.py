@@ -32,7 +32,9 @@ _FOLDS = 5
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing recipe.")
 @click.option("--classes", metavar="NAMES", help="Classes, the background first: background,exudate,haemorrhage.")
-@click.option("--minutes", type=click.FloatRange(min=1), help="How long training may take on this machine.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=1), metavar="N", help="How long training may take on this machine."
+)
 @click.option("--from-scratch", is_flag=True, help="Start the encoder at random, which needs no download.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to train.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found and chosen as JSON to stdout.")
