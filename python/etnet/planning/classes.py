@@ -61,7 +61,8 @@ def plan_classes(summaries: Sequence[MaskSummary], names: Sequence[str] | None) 
             "background first"
         )
     mapping = {value: index for index, value in enumerate(labels)}
-    reason = f"the values in the mask files are {', '.join(map(str, values))}"
+    shown = values if len(values) <= LISTED_VALUES else [*values[:2], "...", values[-1]]
+    reason = f"the values in the mask files are {', '.join(map(str, shown))}"
     if unlabelled:
         mapping[_UNLABELLED] = _UNLABELLED
         reason += "; 255 beside class indices is taken for pixels without a label"

@@ -59,13 +59,17 @@ def test_a_choice_for_all_operations_is_overruled_inside_and_followed_again_afte
 
 
 @by_name
-def test_a_choice_for_one_operation_is_kept_though_torch_then_refuses_to_tell_its_flags():
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_choice_for_one_operation_is_kept_though_torch_then_refuses_to_tell_its_flag(allowed):
     cudnn.conv.fp32_precision = "ieee"
     with pytest.raises(RuntimeError):
         _ = cudnn.allow_tf32
-    with tf32_allowed(True):
-        assert flags() == (True, True)
-    assert cudnn.conv.fp32_precision == "ieee"
+    with tf32_allowed(allowed):
+        assert cudnn.conv.fp32_precision == ("tf32" if allowed else "ieee")
+        assert matmul.allow_tf32 == allowed
+    assert (cudnn.conv.fp32_precision, matmul.allow_tf32) == ("ieee", False)
+    with pytest.raises(RuntimeError):
+        _ = cudnn.allow_tf32
 
 
 def test_blocks_that_want_the_same_overlap_and_the_last_one_restores():

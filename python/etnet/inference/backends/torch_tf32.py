@@ -8,41 +8,54 @@ other code of the process computes meanwhile is computed by it too.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
 class _Settings:
     """What torch was told about float32 products.
 
+    Where somebody chose for single operations by name, torch refuses to tell some of it, which is then None and left
+    alone.
+
     Attributes:
-        flags: `allow_tf32` of cuDNN and of matrix products; None where torch does not tell, because somebody chose for
-            single operations by name.
-        precision: That of `torch.set_float32_matmul_precision`; None likewise.
+        convolutions: `allow_tf32` of cuDNN.
+        products: `allow_tf32` of matrix products.
+        precision: That of `torch.set_float32_matmul_precision`.
         names: `fp32_precision` of `_operations`.
     """
 
-    flags: tuple[bool, bool] | None
+    convolutions: bool | None
+    products: bool | None
     precision: str | None
     names: tuple[str, ...]
 
     @classmethod
     def now(cls) -> _Settings:
-        names = tuple(operation.fp32_precision for operation in _operations())
-        try:
-            flags = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-            return cls(flags, torch.get_float32_matmul_precision(), names)
-        except RuntimeError:
-            return cls(None, None, names)
+        return cls(
+            _told(lambda: torch.backends.cudnn.allow_tf32),
+            _told(lambda: torch.backends.cuda.matmul.allow_tf32),
+            _told(torch.get_float32_matmul_precision),
+            tuple(operation.fp32_precision for operation in _operations()),
+        )
+
+    def replace_by(self, allowed: bool) -> None:
+        """Allow tf32 everywhere, or nowhere."""
+        # The flags too: torch.compile reads them, and fails where they and the names differ.
+        self._set_flags(allowed, allowed)
+        for operation in _operations():
+            operation.fp32_precision = "tf32" if allowed else "ieee"
 
     def restore(self) -> None:
-        if self.flags is not None:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = self.flags
+        """Set torch as it was."""
+        self._set_flags(self.convolutions, self.products)
         if self.precision == "medium":
             # The one choice that the flag of matrix products does not hold.
             torch.set_float32_matmul_precision("medium")
@@ -52,18 +65,24 @@ class _Settings:
             if operation.fp32_precision != name:
                 operation.fp32_precision = name
 
+    def _set_flags(self, convolutions: bool | None, products: bool | None) -> None:
+        if self.convolutions is not None:
+            torch.backends.cudnn.allow_tf32 = convolutions
+        if self.products is not None:
+            torch.backends.cuda.matmul.allow_tf32 = products
+
+
+def _told(ask: Callable[[], _Answer]) -> _Answer | None:
+    try:
+        return ask()
+    except RuntimeError:
+        return None
+
 
 def _operations() -> tuple[Any, ...]:
     """The operations for which torch lets one choose by name, which it does since version 2.9."""
     cudnn: Any = torch.backends.cudnn
     return (cudnn.conv, torch.backends.cuda.matmul) if hasattr(cudnn, "conv") else ()
-
-
-def _allow(allowed: bool) -> None:
-    # The flags first: torch.compile reads them and fails where they and the names differ.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
-    for operation in _operations():
-        operation.fp32_precision = "tf32" if allowed else "ieee"
 
 
 class _Turns:
@@ -82,8 +101,8 @@ class _Turns:
             self._left.wait_for(lambda: not self._inside or self._allowed == allowed)
             if not self._inside:
                 self._allowed, self._former = allowed, None if allowed is None else _Settings.now()
-                if allowed is not None:
-                    _allow(allowed)
+                if self._former is not None and allowed is not None:
+                    self._former.replace_by(allowed)
             self._inside += 1
         try:
             yield
