@@ -49,13 +49,13 @@ class _Settings:
     def replace_by(self, allowed: bool) -> None:
         """Allow tf32 everywhere, or nowhere."""
         # The flags too: torch.compile reads them, and fails where they and the names differ.
-        self._set_flags(allowed, allowed)
+        _set_flags(*(None if told is None else allowed for told in (self.convolutions, self.products)))
         for operation in _operations():
             operation.fp32_precision = "tf32" if allowed else "ieee"
 
     def restore(self) -> None:
         """Set torch as it was."""
-        self._set_flags(self.convolutions, self.products)
+        _set_flags(self.convolutions, self.products)
         if self.precision == "medium":
             # The one choice that the flag of matrix products does not hold.
             torch.set_float32_matmul_precision("medium")
@@ -65,11 +65,12 @@ class _Settings:
             if operation.fp32_precision != name:
                 operation.fp32_precision = name
 
-    def _set_flags(self, convolutions: bool | None, products: bool | None) -> None:
-        if self.convolutions is not None:
-            torch.backends.cudnn.allow_tf32 = convolutions
-        if self.products is not None:
-            torch.backends.cuda.matmul.allow_tf32 = products
+
+def _set_flags(convolutions: bool | None, products: bool | None) -> None:
+    if convolutions is not None:
+        torch.backends.cudnn.allow_tf32 = convolutions
+    if products is not None:
+        torch.backends.cuda.matmul.allow_tf32 = products
 
 
 def _told(ask: Callable[[], _Answer]) -> _Answer | None:
