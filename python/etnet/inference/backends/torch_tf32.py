@@ -49,7 +49,10 @@ class _Settings:
     def replace_by(self, allowed: bool) -> None:
         """Allow tf32 everywhere, or nowhere."""
         # The flags too: torch.compile reads them, and fails where they and the names differ.
-        _set_flags(*(None if told is None else allowed for told in (self.convolutions, self.products)))
+        _set_flags(
+            None if self.convolutions is None else allowed,
+            None if self.products is None else allowed,
+        )
         for operation in _operations():
             operation.fp32_precision = "tf32" if allowed else "ieee"
 
@@ -59,9 +62,11 @@ class _Settings:
         if self.precision == "medium":
             # The one choice that the flag of matrix products does not hold.
             torch.set_float32_matmul_precision("medium")
-        for operation, name in zip(_operations(), self.names, strict=True):
-            # What follows the setting above it goes on following it.
-            operation.fp32_precision = "none"
+        flags = (self.convolutions, self.products)
+        for operation, name, flag in zip(_operations(), self.names, flags, strict=False):
+            if flag is None or operation.fp32_precision != name:
+                # What follows a choice for all operations goes on following it.
+                operation.fp32_precision = "none"
             if operation.fp32_precision != name:
                 operation.fp32_precision = name
 
