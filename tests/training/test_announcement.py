@@ -23,9 +23,7 @@ def test_nothing_held_out_against_the_recipe_is_told(
     count: int, overrides: tuple[str, ...], warned: str | None, tmp_path: Path
 ) -> None:
     recipe = tiny_recipe(*overrides)
-    training, validation = open_training_splits(
-        recipe.data, write_disc_folder(tmp_path / "discs", count=count), seed=0
-    )
+    training, validation = open_training_splits(recipe.data, write_disc_folder(tmp_path / "discs", count=count), seed=0)
     sentences = what_is_trained(
         recipe, training, held_out=len(validation), device=torch.device("cpu"), run=tmp_path / "run"
     )

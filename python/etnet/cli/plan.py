@@ -126,8 +126,8 @@ def _bundle_command(survey: Survey, recipes: tuple[str, ...], name: str) -> list
     made = {recipe: len(numbered_folders(RUNS, recipe)) for recipe in recipes}
     runs = [str(RUNS / (f"{recipe}-{earlier + 1}" if earlier else recipe)) for recipe, earlier in made.items()]
     # As far below the smallest spot as the default is below the smallest optic disc.
-    smallest = (survey.spot_area or 1.0) / 10
-    sought = ["--min-area", f"{smallest:.2g}"] if smallest < MIN_AREA else []
+    smallest = f"{(survey.spot_area or 1.0) / 10:.2g}"
+    sought = ["--min-area", smallest] if float(smallest) < MIN_AREA else []
     return ["etnet", "bundle", *runs, *sought, "--output", name]
 
 

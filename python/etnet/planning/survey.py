@@ -19,7 +19,6 @@ from etnet.data.datasets import find_part
 from etnet.data.datasets.pairing import FoundPairs
 from etnet.data.io import read_size, read_stored
 from etnet.data.mask_values import MaskSummary, scan_masks
-from etnet.errors import DataError
 from etnet.planning.classes import ClassPlan
 from etnet.types import UInt8Array
 
