@@ -163,10 +163,10 @@ def _head(root: Path, plan: Plan, part: PlannedRecipe) -> list[str]:
 def _duration(minutes: float) -> str:
     """Minutes, or hours with one digit.
 
-    >>> _duration(12.3), _duration(150)
-    ('12 minutes', '2.5 hours')
+    >>> _duration(0.9), _duration(12.3), _duration(150)
+    ('1 minute', '12 minutes', '2.5 hours')
     """
-    return f"{max(1, round(minutes))} minutes" if minutes < 100 else f"{minutes / 60:.1f} hours"
+    return counted(max(1, round(minutes)), "minute") if minutes < 100 else f"{minutes / 60:.1f} hours"
 
 
 def _print_survey(survey: Survey) -> None:
