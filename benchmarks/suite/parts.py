@@ -109,7 +109,7 @@ def _infer(settings: Settings) -> list[Step]:
         folder += ["--batch-size", 8, "--jobs", os.cpu_count() or 1, "--rounds", 3]
     else:
         network += ["--runs", 10]
-        folder += ["--images", 10, "--rounds", 3, "--threads", 2]
+        folder += ["--images", 10, "--rounds", 5, "--threads", 2]
     seconds = (40.0, 15.0) if settings.smoke else (240.0, 40.0) if settings.cuda else (180.0, 60.0)
     return [
         Step("inference", "infer", script("bench_inference.py", *network, *_json(settings, "inference")), seconds[0]),
