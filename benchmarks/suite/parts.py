@@ -10,7 +10,7 @@ from suite.state import PRODUCT, SCRIPTS, TESTS
 from suite.steps import BENCHMARKS, Settings, Step, script
 
 FORMATS_ON_A_GPU = (
-    *("torch-nchw", "torch", "torch-fp32", "torch-tf32", "torch-fp16", "torch-fp16-graph", "torch-compile"),
+    *("torch-nchw", "torch", "torch-tf32", "torch-fp16", "torch-fp16-graph", "torch-compile"),
     *("torch-fp16-compile", "torch-tensorrt", "onnxruntime", "tensorrt-fp32", "tensorrt-fp16"),
 )
 FORMATS_OF_THE_SMOKE_TEST = "torch-nchw,torch,torch-tf32,torch-fp16-graph,torch-tensorrt,onnxruntime"

@@ -106,6 +106,12 @@ def test_the_rules_of_the_recipe_are_scored_when_they_are_asked_for(here, model,
     assert sensitivities[1] == 0
 
 
+def test_the_tables_in_a_file_are_plain_text_where_colours_are_forced(here, model, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert evaluate(model, "--data", "data", "--output", "out").exit_code == 0
+    assert "\x1b" not in (here / "out/tables.txt").read_text("utf-8")
+
+
 def test_the_summary_is_a_screen_and_the_tables_are_in_a_file(here, model):
     lines = evaluate(model, "--data", "data", "--output", "out").stdout.splitlines()
     assert len(lines) <= 24

@@ -100,7 +100,7 @@ def test_without_a_model_the_newest_run_is_taken_and_named(here, model):
 
 def test_without_a_model_and_a_run_it_is_said_how_to_get_one(here):
     write_images(here / "eyes", "a.png")
-    one_sentence(infer("eyes"), 2, "no model", "etnet train", "etnet demo")
+    one_sentence(infer("eyes"), 2, "no model", "etnet plan", "etnet demo")
     assert not (here / "runs").exists()
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from etnet.cli.main import main
+from etnet.cli.plan import _bundle_command
 from etnet.config.load import load_recipe
 from etnet.planning import planning
 from helpers.layouts import write_chase
@@ -94,3 +97,33 @@ def test_a_small_spot_ends_with_three_commands_that_work_together(tmp_path):
     command = result.stdout.splitlines()[-1].removeprefix("Next: ")
     assert [shlex.split(part)[:2] for part in command.split(" && ")] == [["etnet", "train"]] * 2 + [["etnet", "bundle"]]
     assert "runs/train/spots-localizer runs/train/spots --output spots-bundle" in command
+
+
+def test_the_bundle_is_made_of_the_runs_that_training_will_make(tmp_path):
+    for made in ("spots", "spots-2", "spots-localizer"):
+        (tmp_path / "runs" / "train" / made).mkdir(parents=True)
+    survey = SimpleNamespace(spot_area=0.03)
+    words = _bundle_command(survey, ("spots-localizer", "spots"), "both")
+    assert words == ["etnet", "bundle", "runs/train/spots-localizer-2", "runs/train/spots-3", "--output", "both"]
+
+
+def test_a_spot_below_the_smallest_that_a_bundle_takes_for_found_lowers_that(tmp_path):
+    words = _bundle_command(SimpleNamespace(spot_area=0.004), ("spots-localizer", "spots"), "both")
+    assert words[words.index("--min-area") + 1] == "0.0004"
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [("missing/own.yaml", "there is no folder missing"), ("locked/own.yaml", "the folder locked may not be written")],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(folder, monkeypatch, output, sentence):
+    Path("locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "locked")
+    monkeypatch.setattr(planning, "images_per_second", lambda *_, **__: pytest.fail("it measures"))
+    result = run(folder, "--output", output)
+    assert result.exit_code in (2, 4)
+    assert sentence in result.output
+
+
+def test_names_of_classes_are_printed_as_they_are(folder):
+    assert "[red]disc" in run(folder, "--classes", "background,[red]disc").stdout.split("\n\n")[0]

@@ -95,7 +95,7 @@ def test_an_engine_from_a_file_of_free_size_is_built_for_the_size_of_the_benchma
     assert [settings.size_profile for settings in asked] == [profile]
 
 
-@pytest.mark.parametrize("name", ["torch-fp32", "torch-tf32", "torch-fp16-graph", "torch-tensorrt"])
+@pytest.mark.parametrize("name", ["torch-tf32", "torch-fp16-graph", "torch-tensorrt"])
 def test_a_format_for_gpus_gets_one_clear_sentence_on_a_processor(weights, tmp_path, name):
     contestant = files(weights, tmp_path).contestant(name)
     with pytest.raises(UsageError, match=r"needs an NVIDIA GPU, and the device is cpu; use --device cuda$"):

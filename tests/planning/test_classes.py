@@ -23,6 +23,7 @@ def summaries(*values: set[int]) -> list[MaskSummary]:
         ([{0, 1, 255}], {0: 0, 1: 1, 255: 255}, 255),
         ([{0, 1, 2}, {2, 255}], {0: 0, 1: 1, 2: 2, 255: 255}, 255),
         ([set(range(20))], {index: index for index in range(20)}, None),
+        ([{*range(20), 255}], {index: index for index in (*range(20), 255)}, 255),
     ],
 )
 def test_values_in_ascending_order_are_the_classes_and_255_beside_indices_is_no_label(values, mapping, ignore_index):
@@ -48,9 +49,31 @@ def test_the_wrong_number_of_names_is_refused_with_the_values():
     ("values", "sentence"),
     [
         (set(range(0, 250, 3)), r"hold 84 different values; .* JPEG or smoothed"),
+        (set(range(256)), r"hold 256 different values; .* JPEG or smoothed"),
+        (set(range(300)), r"hold 300 different values; .* number single objects"),
         ({0}, "hold only the value 0; expected a background and at least one structure"),
+        ({255}, "hold only the value 255; expected a background and at least one structure"),
+        ({-1, 0, 1}, "holds values from -1 to 1; expected 0 to 65535"),
     ],
 )
 def test_masks_that_are_no_class_drawings_are_refused(values, sentence):
     with pytest.raises(DataError, match=sentence):
         plan_classes(summaries(values), None)
+
+
+def test_many_values_that_all_have_a_name_are_classes():
+    values = set(range(0, 150, 10))
+    plan = plan_classes(summaries(values), [f"class {index}" for index in range(15)])
+    assert plan.mapping.classes == {value: value // 10 for value in values}
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["background", "vein", "vein"], "names 'vein' twice"),
+        (["background", "", "vein"], "holds an empty name"),
+    ],
+)
+def test_a_name_that_is_missing_or_there_twice_is_refused(names, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        plan_classes(summaries({0, 1, 2}), names)

@@ -22,6 +22,7 @@ SURVEY = Survey(
     window=None,
     structures=(LUNG,),
     spot=None,
+    spot_area=None,
     patient_pattern=None,
     patients=None,
 )
@@ -63,6 +64,33 @@ def test_a_large_image_is_reduced_only_as_far_as_its_narrowest_structure_allows(
     structures = (LUNG, replace(LUNG, name="lesion", width_px=33))
     keys = chosen(replace(SURVEY, sizes={(2048, 1024): 80}, structures=structures), classes)
     assert keys["data.image_size"] == [1008, 512]
+
+
+def reasons(survey: Survey, classes: ClassPlan = CLASSES) -> dict[str, str]:
+    return {one.key: one.reason for one in decide(survey, classes, CPU)}
+
+
+def test_reasons_tell_height_from_width_and_a_bound_from_a_width():
+    wide = reasons(replace(SURVEY, sizes={(1024, 512): 80}))
+    assert wide["data.image_size"] == (
+        "from 1024x512 pixels (height x width): lung is still over 48 px wide; masks have the image's own size"
+    )
+    narrow = reasons(replace(SURVEY, sizes={(512, 512): 80}, structures=(replace(LUNG, width_px=49),)))
+    assert narrow["data.image_size"].startswith("from 512x512 pixels: lung is still 24 px wide")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [
+        ({(300, 300): 80}, "the whole image"),
+        ({(300, 304): 80}, "the whole image"),
+        ({(300, 300): 60, (300, 900): 20}, "a part of about 300x300 pixels"),
+        ({(600, 500): 80}, "a part of 600x500 pixels (height x width)"),
+    ],
+)
+def test_a_crop_is_the_whole_image_only_where_it_holds_the_largest(sizes, reason):
+    narrow = replace(SURVEY, sizes=sizes, structures=(replace(VESSEL, name="lung"),))
+    assert reasons(narrow)["data.crop_size"] == reason
 
 
 def test_images_of_different_shapes_are_never_squashed():
@@ -116,6 +144,7 @@ class TestSpot:
         sizes={(1000, 1200): 80},
         structures=(replace(LUNG, name="rim", width_px=33), replace(LUNG, name="cup")),
         spot=0.2,
+        spot_area=0.02,
     )
 
     def test_is_segmented_in_a_square_with_room_around_it(self):
@@ -130,6 +159,11 @@ class TestSpot:
         assert recipe.data.mask_values == {0: 0, 1: 1, 2: 1, 255: 255}
         assert recipe.data.ignore_index == 255
         assert (recipe.data.image_size, recipe.data.crop_size) == ((256, 256), 256)
+
+    def test_is_narrow_by_its_width_in_the_square_and_not_in_the_file(self):
+        ring = replace(self.SPOT, sizes={(4000, 4800): 80}, structures=(replace(LUNG, name="rim", width_px=33),))
+        told = reasons(ring, self.CUP)["model.high_resolution"]
+        assert told == "rim is about 6 px wide in the network's input: predicted at half its size, not a quarter"
 
     @pytest.mark.parametrize(
         ("change", "spot"), [({}, True), ({"spot": 0.4}, False), ({"spot": None}, False), ({"surveyed": 9}, False)]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from etnet.config.data_section import DataSection
 from etnet.errors import DataError
+from etnet.planning import survey as surveying
 from etnet.planning.classes import plan_classes
 from etnet.planning.survey import Survey, find_pairs, patient_pattern, survey
 
@@ -77,10 +78,30 @@ def test_pieces_holes_and_presence_are_counted(tmp_path):
 def test_one_piece_in_every_mask_is_a_spot(tmp_path):
     spots = [cv2.circle(np.zeros((100, 200), np.uint8), (60, 40), radius, 1, -1) for radius in (10, 20)]
     cup = cv2.circle(spots[1].copy(), (60, 40), 8, 2, -1)
-    assert surveyed(write_folder(tmp_path / "a", [spots[0], cup])).spot == pytest.approx(41 / 200)
+    found = surveyed(write_folder(tmp_path / "a", [spots[0], cup]))
+    assert found.spot == pytest.approx(41 / 200)
+    assert found.spot_area == pytest.approx(np.count_nonzero(spots[0]) / spots[0].size)
     apart = cv2.circle(spots[1].copy(), (150, 40), 12, 1, -1)
     assert surveyed(write_folder(tmp_path / "b", [spots[0], apart])).spot is None
     assert surveyed(write_folder(tmp_path / "c", [spots[0], 0 * apart])).spot is None
+
+
+def test_an_empty_mask_among_those_that_are_not_looked_at_makes_it_no_spot(tmp_path, monkeypatch):
+    monkeypatch.setattr(surveying, "SURVEYED", 2)
+    spot = cv2.circle(np.zeros((100, 200), np.uint8), (60, 40), 10, 1, -1)
+    assert surveyed(write_folder(tmp_path / "all", [spot, spot, spot])).spot is not None
+    assert surveyed(write_folder(tmp_path / "one", [spot, 0 * spot, spot])).spot is None
+
+
+def test_a_rare_class_is_looked_at_wherever_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(surveying, "SURVEYED", 2)
+    monkeypatch.setattr(surveying, "OF_A_RARE_CLASS", 1)
+    usual = stripe(20) // 255
+    rare = usual.copy()
+    rare[100:108] = 2
+    found = surveyed(write_folder(tmp_path, [usual, rare, rare, usual]))
+    assert (found.pairs, found.surveyed) == (4, 3)
+    assert [(one.name, one.images, one.width_px) for one in found.structures] == [("class_1", 3, 25), ("class_2", 1, 9)]
 
 
 def test_pixels_without_a_label_are_not_counted(tmp_path):
@@ -97,6 +118,23 @@ def test_the_window_of_images_of_more_than_8_bits_holds_nearly_all_pixels(tmp_pa
     found = surveyed(write_folder(tmp_path, [stripe(6, 50)], [image]))
     assert found.window == (100, 4000)
     assert found.kinds == {"grey 16-bit": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "window"),
+    [
+        ([-1000.4, 400.2], (-1001, 401)),
+        ([-0.25, 0.75], (-0.25, 0.75)),
+        ([np.nan, 0.5], (0.5, 1.5)),
+    ],
+)
+def test_the_window_of_numbers_with_a_fraction_lies_around_them(tmp_path, values, window):
+    image = np.full((50, 50), values[1], np.float32)
+    image[:20] = values[0]
+    root = write_folder(tmp_path, [stripe(6, 50)])
+    (root / "images" / "0.png").unlink()
+    Image.fromarray(image).save(root / "images" / "0.tif")
+    assert surveyed(root).window == pytest.approx(window)
 
 
 def test_images_of_several_shapes_are_told(tmp_path):

@@ -255,7 +255,8 @@ def _all_tables(evaluation: EvaluationReport | RegionEvaluation) -> str:
     from etnet.cli.evaluate_table import centers_text, report_tables
     from etnet.inference.evaluate_regions import RegionEvaluation
 
-    page = Console(file=io.StringIO(), width=80, highlight=False)
+    # No colours, though FORCE_COLOR asks for them: this is a file.
+    page = Console(file=io.StringIO(), width=80, highlight=False, color_system=None)
     report = evaluation.report if isinstance(evaluation, RegionEvaluation) else evaluation
     for table in report_tables(report):
         page.print(table)

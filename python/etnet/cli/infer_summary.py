@@ -39,7 +39,10 @@ def close_run(run: FolderRun, outcome: FolderOutcome, *, ran_on: str, as_json: b
     summary = _write_summary(run, outcome, ran_on)
     if run.choice.report and run.choice.part is None:
         _write_report(run, outcome, summary)
-    click.echo(json_text(summary)) if as_json else _print_counts(run, outcome)
+    if as_json:
+        click.echo(json_text(summary))
+    else:
+        _print_counts(run, outcome)
     closing_lines(run.target, _next_command(run), to_stderr=as_json)
     _report_failures(run, outcome)
 

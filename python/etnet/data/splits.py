@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -44,10 +45,11 @@ def hold_out(count: int, *, fraction: float, seed: int, patients: Sequence[str] 
     order = np.random.default_rng([seed, count]).permutation(count).tolist()
     if not patients:
         return HoldOut(train=tuple(sorted(order[held:])), validation=tuple(sorted(order[:held])))
-    chosen: set[str] = set()
-    for index in order:
-        if sum(patient in chosen for patient in patients) < held and len(chosen) + 1 < len(set(patients)):
-            chosen.add(patients[index])
+    sizes, chosen, reached = Counter(patients), set[str](), 0
+    for patient in (patients[index] for index in order):
+        if patient not in chosen and reached < held and len(chosen) + 1 < len(sizes):
+            chosen.add(patient)
+            reached += sizes[patient]
     validation = tuple(index for index in range(count) if patients[index] in chosen)
     return HoldOut(train=tuple(index for index in range(count) if patients[index] not in chosen), validation=validation)
 

@@ -34,12 +34,11 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "torch": Format("torch", "weights"),
-    "torch-nchw": Format("torch", "weights", options={"channels_last": False}),
+    "torch-nchw": Format("torch", "weights", options={"channels_last": False, "tf32": None}),
     "torch-bf16": Format("torch", "weights", options={"precision": "bfloat16"}),
     "torch-fp16": Format("torch", "weights", options={"precision": "float16"}),
     "torch-compile": Format("torch", "weights", options={"compiled": True}),
     "torch-fp16-compile": Format("torch", "weights", options={"precision": "float16", "compiled": True}),
-    "torch-fp32": Format("torch", "weights", options={"tf32": False}),
     "torch-tf32": Format("torch", "weights", options={"tf32": True}),
     "torch-fp16-graph": Format("torch", "weights", options={"precision": "float16", "cuda_graph": True}),
     "torch-tensorrt": Format(
@@ -57,8 +56,8 @@ FORMATS: dict[str, Format] = {
 }
 """Formats by name.
 
-torch runs in channels-last but for `torch-nchw`, which is torch as it comes. On a GPU that rounds the inputs of float32
-convolutions to tf32; `torch-fp32` does so nowhere, `torch-tf32` in matrix products too.
+torch runs in channels-last and computes float32 but for `torch-nchw`, which is torch as it comes: on a GPU that rounds
+the inputs of float32 convolutions to tf32. `torch-tf32` does so in matrix products too.
 """
 
 DEFAULT_FORMATS = {

@@ -188,7 +188,7 @@ def _require_hash(path: Path, expected: str, *, length: int | None = None) -> No
             f"{path}: cannot be read ({error.strerror}), though {BUNDLE_FILE} names it; copy the whole folder anew or "
             "make the bundle again"
         ) from None
-    if digest != expected or found != (length or found):
+    if digest != expected or length not in (None, found):
         wanted = "" if length is None else f"{length} bytes, "
         raise ModelFileError(
             f"{path}: its bytes are not those that {BUNDLE_FILE} describes ({found} bytes, SHA-256 {digest[:12]}...; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from etnet.data.mask_values import MaskMapping
@@ -21,7 +21,6 @@ NARROW = 9
 
 ENOUGH_MASKS = 10
 """Masks that must agree before an anatomical rule is read from them."""
-
 
 SMALL_SPOT = 1 / 3
 """Share of the image's width up to which a single spot is segmented in a square around it."""
@@ -89,7 +88,8 @@ def decide(survey: Survey, classes: ClassPlan, means: Means) -> list[Decision]:
         size = _reduced_size(survey, means)
         scale = size[0] / survey.size[0] if size else 1.0
         seen = list(_seen(survey, size, means))
-    narrow = [one for one in survey.structures if one.width_px * scale <= NARROW]
+    in_network = [replace(one, width_px=max(1, round(one.width_px * scale))) for one in survey.structures]
+    narrow = [one for one in in_network if one.width_px <= NARROW]
     return [
         *_read(survey, classes),
         *seen,
@@ -164,16 +164,24 @@ def _seen(survey: Survey, size: tuple[int, int] | None, means: Means) -> Iterato
         yield Decision("data.image_size", list(size), _why_reduced(survey, size))
     seen = size or survey.size
     crop = max(min(_multiple(min(seen)), means.longest_crop), 4 * MULTIPLE)
-    reason = "the whole image" if crop >= max(seen) else f"of {seen[0]}x{seen[1]} pixels"
+    largest = max(size) if size else max(max(shape) for shape in survey.sizes)
+    about = "" if size or len(survey.sizes) == 1 else "about "
+    reason = "the whole image" if crop >= largest else f"a part of {about}{_pixels(seen)}"
     yield Decision("data.crop_size", crop, reason)
 
 
 def _why_reduced(survey: Survey, size: tuple[int, int]) -> str:
-    height, width = survey.size
     narrowest = min(survey.structures, key=lambda one: one.width_px)
-    reduced = round(narrowest.width_px * size[0] / height)
-    over = "over " if narrowest.width_px == WIDTHS[-1] else ""
-    return f"from {height}x{width}: {narrowest.name} is still {over}{reduced} px wide; masks have the image's own size"
+    # A structure of the last width is wider than the one before it.
+    over, width = ("over ", WIDTHS[-2]) if narrowest.width_px == WIDTHS[-1] else ("", narrowest.width_px)
+    reduced = round(width * size[0] / survey.size[0])
+    former = _pixels(survey.size)
+    return f"from {former}: {narrowest.name} is still {over}{reduced} px wide; masks have the image's own size"
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    """A height and width, which is which unless they are the same."""
+    return f"{size[0]}x{size[1]} pixels" + ("" if size[0] == size[1] else " (height x width)")
 
 
 def _reduced_size(survey: Survey, means: Means) -> tuple[int, int] | None:
@@ -225,7 +233,8 @@ def _model(narrow: list[Structure], means: Means) -> Iterator[Decision]:
     if not means.gpu:
         yield Decision("model.decoder_channels", 128 if narrow else 64, "the paper's 256 need a GPU")
     if narrow:
-        reason = f"{narrow[0].name} is about {narrow[0].width_px} px wide: predicted at half the size, not a quarter"
+        width = f"about {narrow[0].width_px} px wide in the network's input"
+        reason = f"{narrow[0].name} is {width}: predicted at half its size, not a quarter"
         yield Decision("model.high_resolution", True, reason)
 
 
@@ -241,7 +250,7 @@ def _postprocessing(survey: Survey, narrow: list[Structure]) -> Iterator[Decisio
     rules, reasons = {}, []
     for one in survey.structures:
         most = one.components[1]
-        if one in narrow or one.images < ENOUGH_MASKS or most > 3:
+        if one.name in {other.name for other in narrow} or one.images < ENOUGH_MASKS or most > 3:
             continue
         rules[one.name] = {"largest": most} | ({} if one.holes else {"fill_holes": True})
         reasons.append(f"{one.name} has at most {most} {'piece' if most == 1 else 'pieces'} in {one.images} masks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,11 @@ import yaml
 
 from etnet.config.data_section import DataSection
 from etnet.config.load import apply_overrides, recipe_from_values
-from etnet.config.schema import Recipe
+from etnet.config.schema import Recipe, TrainingSection
+from etnet.data.datasets.folder import patients_of
+from etnet.data.datasets.pairing import FoundPairs
+from etnet.data.splits import hold_out
+from etnet.errors import OutOfMemory, UsageError
 from etnet.planning.classes import ClassPlan, plan_classes
 from etnet.planning.decisions import Decision, Means, decide, decide_localizer, is_spot
 from etnet.planning.survey import Survey, find_pairs, survey
@@ -97,27 +102,32 @@ def make_plan(
 
     Raises:
         DataError: The folder cannot be trained on.
-        UsageError: The names do not fit the masks, or a value is none that a recipe may have.
+        UsageError: The names do not fit the masks, the time is no number, or a value is none that a recipe may have.
+        OutOfMemory: The device cannot train on a single crop.
     """
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise UsageError(f"--minutes {minutes:g}: expected a number of minutes above 0")
     progress("reading the masks")
     pairs, summaries = find_pairs(root, DataSection(dataset="folder"))
     classes = plan_classes(summaries, class_names)
     progress("looking at images and structures")
     found = survey(pairs, summaries, classes)
     means = Means(gpu=device.type == "cuda", from_scratch=from_scratch)
-    shares = [1 - _FOR_THE_LOCALIZER, _FOR_THE_LOCALIZER] if is_spot(found) else [1.0]
-    parts = [(name, decide(found, classes, means)), (f"{name}-localizer", decide_localizer(found, classes, means))]
+    parts, shares = [(name, decide(found, classes, means))], [1.0]
+    if is_spot(found):
+        parts.append((f"{name}-localizer", decide_localizer(found, classes, means)))
+        shares = [1 - _FOR_THE_LOCALIZER, _FOR_THE_LOCALIZER]
     planned = [
         _with_length(
             part,
             decisions,
-            found.pairs,
+            _trained_on(pairs, found.patient_pattern, fraction=_value(decisions, "data.validation_fraction")),
             root=root,
             device=device,
             minutes=None if minutes is None else share * minutes,
             progress=progress,
         )
-        for share, (part, decisions) in zip(shares, parts, strict=False)
+        for (part, decisions), share in zip(parts, shares, strict=True)
     ]
     return Plan(found, classes, planned[0], planned[1] if len(planned) == 2 else None)
 
@@ -128,14 +138,22 @@ def recipe_of(name: str, decisions: Sequence[Decision]) -> Recipe:
     Raises:
         UsageError: A value is none that the recipe may have.
     """
-    overrides = [f"{one.key}={yaml.safe_dump(one.value, default_flow_style=True)}" for one in decisions]
+    values = [yaml.safe_dump(one.value, default_flow_style=True, sort_keys=False) for one in decisions]
+    overrides = [f"{one.key}={value}" for one, value in zip(decisions, values, strict=True)]
     return recipe_from_values(apply_overrides({"name": name}, overrides), f"the plan {name}")
+
+
+def _trained_on(pairs: FoundPairs, patient_pattern: str | None, *, fraction: float) -> int:
+    """How many images training keeps when it holds out a part, of patients as a whole, with the seed of the recipe."""
+    patients = () if patient_pattern is None else patients_of(pairs.ids, patient_pattern, pairs.images[0].parent)
+    held_out = hold_out(len(pairs.ids), fraction=fraction, seed=TrainingSection().seed, patients=patients)
+    return len(held_out.train)
 
 
 def _with_length(
     name: str,
     decisions: Sequence[Decision],
-    pairs: int,
+    images: int,
     *,
     root: Path,
     device: torch.device,
@@ -143,15 +161,17 @@ def _with_length(
     progress: Progress,
 ) -> PlannedRecipe:
     """The recipe with a section `training` for the speed that this machine has."""
-    trained = max(1, round(pairs * (1 - _value(decisions, "data.validation_fraction"))))
-    batch = min(_batch_size(_value(decisions, "data.crop_size"), device), trained)
-    chosen = [*decisions, Decision("training.batch_size", batch)]
-    precision, speed = _precision(name, chosen, root=root, device=device, progress=progress)
-    steps, reason = STEPS[device.type], f"about {STEPS[device.type]} steps"
-    if minutes is not None:
-        steps = int(60 * minutes * _USED * speed / batch)
-        reason = f"what {minutes:.3g} minutes hold at {speed:.1f} images/s, measured here"
-    epochs = min(max(round(steps * batch / trained), EPOCHS[0]), EPOCHS[1])
+    batch, too_large = min(_batch_size(_value(decisions, "data.crop_size"), device), images), ""
+    while True:
+        chosen = [*decisions, Decision("training.batch_size", batch, too_large)]
+        try:
+            precision, speed = _precision(name, chosen, root=root, device=device, progress=progress)
+            break
+        except OutOfMemory:
+            if batch == 1:
+                raise
+            batch, too_large = batch // 2, "a larger one does not fit into memory"
+    epochs, reason = _epochs(images, batch, speed, device=device, minutes=minutes)
     every = max(1, epochs // VALIDATIONS)
     chosen += [
         precision,
@@ -161,7 +181,22 @@ def _with_length(
     ]
     sections = list(Recipe.model_fields)
     chosen.sort(key=lambda one: sections.index(one.key.partition(".")[0]))
-    return PlannedRecipe(tuple(chosen), recipe_of(name, chosen), speed, epochs * trained / speed / 60)
+    return PlannedRecipe(tuple(chosen), recipe_of(name, chosen), speed, epochs * images / speed / 60)
+
+
+def _epochs(images: int, batch: int, speed: float, *, device: torch.device, minutes: float | None) -> tuple[int, str]:
+    """How often training sees all its images, and why."""
+    steps = STEPS[device.type]
+    wanted, reason, longer = steps * batch / images, f"about {steps} steps", ""
+    if minutes is not None:
+        wanted = 60 * minutes * _USED * speed / images
+        reason = f"what fits into {minutes:.3g} min at {speed:.1f} images/s, measured here"
+        longer = f", which take longer than {minutes:.3g} min"
+    if round(wanted) < EPOCHS[0]:
+        return EPOCHS[0], f"the fewest that make sense{longer}"
+    if round(wanted) > EPOCHS[1]:
+        return EPOCHS[1], "the most that make sense"
+    return round(wanted), reason
 
 
 def _precision(
@@ -179,8 +214,9 @@ def _precision(
         return Decision("training.precision", "auto"), measured("auto")
     exact, short = measured("float32"), measured("bfloat16")
     if short < _WORTH * exact:
-        return Decision("training.precision", "float32", "bfloat16 is hardly faster on this processor"), exact
-    reason = f"{short / exact:.1f} times as fast as float32 on this processor"
+        reason = f"bfloat16 has only {short / exact:.2g} times its speed on this processor"
+        return Decision("training.precision", "float32", reason), exact
+    reason = f"{short / exact:.2g} times as fast as float32 on this processor"
     return Decision("training.precision", "bfloat16", reason), short
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections import Counter
@@ -18,18 +19,21 @@ from etnet.data.datasets import find_part
 from etnet.data.datasets.pairing import FoundPairs
 from etnet.data.io import read_size, read_stored
 from etnet.data.mask_values import MaskSummary, scan_masks
-from etnet.errors import DataError
 from etnet.planning.classes import ClassPlan
 from etnet.types import UInt8Array
 
 SURVEYED = 100
-"""Images that are looked at closely at most, spread evenly over the folder; values and sizes are read of all."""
+"""Images that are looked at closely, spread evenly over the folder; values and sizes are read of all."""
+
+OF_A_RARE_CLASS = 10
+"""Images that are looked at besides, of each class that is on none of those."""
 
 WIDTHS = (3, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129)
 """Diameters in pixels of the discs that structures are opened with."""
 
 _TAILS = (0.5, 99.5)
 _SPECK = 0.02
+_MANY_VALUES = 10
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class Survey:
         window: Values between which nearly all pixels lie, where images have more than 8 bits.
         structures: The classes, without the background.
         spot: Longest side of the box around all structures together, as a share of the image's width, the largest over
-            the surveyed masks; None unless each of them shows one connected piece.
+            the surveyed masks; None unless each of them shows one connected piece, and no other mask is empty.
+        spot_area: Area of that piece as a share of the image's, the smallest over the surveyed masks; None likewise.
         patient_pattern: Regular expression of the patient in the names, where they look like several images of each.
         patients: How many patients that makes.
     """
@@ -77,9 +82,10 @@ class Survey:
     surveyed: int
     sizes: Mapping[tuple[int, int], int]
     kinds: Mapping[str, int]
-    window: tuple[int, int] | None
+    window: tuple[float, float] | None
     structures: tuple[Structure, ...]
     spot: float | None
+    spot_area: float | None
     patient_pattern: str | None
     patients: int | None
 
@@ -118,43 +124,70 @@ def survey(pairs: FoundPairs, summaries: Sequence[MaskSummary], classes: ClassPl
         classes: How their values are read.
 
     Raises:
-        DataError: An image cannot be read, or none of the classes but the background is on any mask.
+        DataError: An image cannot be read.
     """
-    count = len(pairs.ids)
-    chosen = sorted({round(place) for place in np.linspace(0, count - 1, min(count, SURVEYED)).tolist()})
-    kinds, tails = _pixels([pairs.images[index] for index in chosen])
+    chosen = _chosen(summaries, classes)
+    kinds, window = _pixels([pairs.images[index] for index in chosen])
     drawn: list[list[_Drawn]] = [[] for _ in classes.names]
-    labelled, spots = 0, []
+    labelled, together = 0, []
     for index in chosen:
         labels = classes.mapping.apply(pairs.masks[index].read(), path=pairs.masks[index].path)
-        labelled += labels.size - int(np.count_nonzero(labels == (classes.ignore_index or 255)))
-        together = _draw((labels > 0) & (labels < len(classes.names)))
-        spots.append(together.extent / labels.shape[1] if together is not None and together.components == 1 else None)
+        # The index of what has no label lies above those of the classes.
+        labelled += int(np.count_nonzero(labels < len(classes.names)))
+        together.append((_draw((labels > 0) & (labels < len(classes.names))), labels.shape))
         for number in range(1, len(classes.names)):
             drawing = _draw(labels == number)
             if drawing is not None:
                 drawn[number].append(drawing)
-    structures = tuple(
-        _structure(name, drawn[number], labelled)
-        for number, name in enumerate(classes.names)
-        if number and drawn[number]
-    )
-    if not structures:
-        raise DataError(
-            f"{pairs.masks[0].path.parent}: the masks show no structure; expected pixels that are no background"
-        )
+    spot = _spot(together) if all(_shows_structure(summary, classes) for summary in summaries) else None
     pattern = patient_pattern(pairs.ids)
     return Survey(
-        pairs=count,
+        pairs=len(pairs.ids),
         surveyed=len(chosen),
         sizes=dict(Counter(summary.shape for summary in summaries).most_common()),
         kinds=dict(Counter(kinds).most_common()),
-        window=None if not tails else (int(min(low for low, _ in tails)), int(np.ceil(max(high for _, high in tails)))),
-        structures=structures,
-        spot=None if None in spots else max(spot for spot in spots if spot is not None),
+        window=window,
+        structures=tuple(_structure(classes.names[number], drawn[number], labelled) for number in _numbers(classes)),
+        spot=None if spot is None else spot[0],
+        spot_area=None if spot is None else spot[1],
         patient_pattern=pattern,
         patients=None if pattern is None else len({_patient(pattern, name) for name in pairs.ids}),
     )
+
+
+def _numbers(classes: ClassPlan) -> range:
+    """Indices of the structures."""
+    return range(1, len(classes.names))
+
+
+def _shows_structure(summary: MaskSummary, classes: ClassPlan) -> bool:
+    return any(classes.mapping.classes[value] in _numbers(classes) for value in summary.values)
+
+
+def _chosen(summaries: Sequence[MaskSummary], classes: ClassPlan) -> list[int]:
+    """Places of the images that are looked at closely, among them some of each class."""
+    chosen = set(_spread(range(len(summaries)), SURVEYED))
+    for value, number in classes.mapping.classes.items():
+        holders = [place for place, summary in enumerate(summaries) if value in summary.values]
+        if number in _numbers(classes) and chosen.isdisjoint(holders):
+            chosen.update(_spread(holders, OF_A_RARE_CLASS))
+    return sorted(chosen)
+
+
+def _spread(places: Sequence[int], most: int) -> list[int]:
+    """Some of the places, spread evenly."""
+    return [places[round(at)] for at in np.linspace(0, len(places) - 1, min(len(places), most)).tolist()]
+
+
+def _spot(together: Sequence[tuple[_Drawn | None, tuple[int, ...]]]) -> tuple[float, float] | None:
+    """The longest side and the smallest area, as shares of the image, where every mask shows a single piece."""
+    sides, areas = [], []
+    for drawing, (height, width) in together:
+        if drawing is None or drawing.components != 1:
+            return None
+        sides.append(drawing.extent / width)
+        areas.append(drawing.area / (height * width))
+    return max(sides), min(areas)
 
 
 def patient_pattern(names: Sequence[str]) -> str | None:
@@ -182,16 +215,25 @@ def _patient(pattern: str, name: str) -> str:
     return name if match is None else match.group(1)
 
 
-def _pixels(images: Iterable[Path]) -> tuple[list[str], list[tuple[float, float]]]:
-    """What each image's pixels are, and the tails of the values of those of more than 8 bits."""
+def _pixels(images: Iterable[Path]) -> tuple[list[str], tuple[float, float] | None]:
+    """What each image's pixels are, and between which values nearly all of those of more than 8 bits lie."""
     kinds, tails = [], []
     for path in images:
         stored = read_stored(path)
         kinds.append(stored.kind)
         if stored.pixels.dtype.itemsize > 1 and stored.palette is None:
-            low, high = np.percentile(stored.pixels, _TAILS)
+            # Around a round scan there may be NaN.
+            low, high = np.percentile(stored.pixels[np.isfinite(stored.pixels)], _TAILS)
             tails.append((float(low), float(high)))
-    return kinds, tails
+    return kinds, _window(tails) if tails else None
+
+
+def _window(tails: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """From the lowest to the highest tail: whole numbers, unless the values lie close together, as those of 0..1 do."""
+    low, high = min(low for low, _ in tails), max(high for _, high in tails)
+    if high - low >= _MANY_VALUES:
+        return math.floor(low), math.ceil(high)
+    return (low, high) if low < high else (low, low + 1)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from etnet.data.dataset import PairedFiles
 def what_is_trained(
     recipe: Recipe, training_set: PairedFiles, *, held_out: int, device: torch.device, run: Path
 ) -> Iterator[str]:
-    """Sentences on network, images and place, and a warning of classes that no image shows.
+    """Sentences on network, images and place, and warnings of classes that no image shows and of nothing held out.
 
     Args:
         recipe: All choices.
@@ -29,6 +29,9 @@ def what_is_trained(
     count, fold = len(training_set), recipe.data.fold
     held = "held out" if fold is None else f"held out as fold {fold}"
     yield f"{count} training {'image' if count == 1 else 'images'}, {held_out} {held}"
+    if not held_out and recipe.data.validation_fraction:
+        there_is = "all images are of one patient" if training_set.patients else "there is only one image"
+        yield f"Warning: {there_is}, so none is held out, and no score tells which weights are best"
     names = recipe.data.class_names
     absent = [name for index, name in enumerate(names) if index not in training_set.classes_present]
     if absent:

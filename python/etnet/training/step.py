@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from etnet.config.schema import Recipe
 from etnet.data.loader import Batch
-from etnet.errors import CheckFailed, EnvironmentFault, UsageError
+from etnet.errors import CheckFailed, OutOfMemory, UsageError
 from etnet.inference.backends.torch_backend import Precision, is_out_of_memory
 from etnet.losses import EdgeSupervisedLoss, LossTerms
 from etnet.training.compilation import StepCompiler
@@ -167,7 +167,7 @@ class Stepper:
 
         Raises:
             NotFinite: The loss or its gradient is not finite; the weights are not updated, the samples are named.
-            EnvironmentFault: The device has too little memory.
+            OutOfMemory: The device has too little memory.
         """
         self.submit(batch, learning_rate, alpha=alpha)
         *_, last = self.finished(wait=True)
@@ -184,7 +184,7 @@ class Stepper:
 
         Raises:
             NotFinite: Where nothing is delayed; see `finished`.
-            EnvironmentFault: The device has too little memory.
+            OutOfMemory: The device has too little memory.
         """
         try:
             self._run(batch, learning_rate, alpha, iteration)
@@ -192,7 +192,7 @@ class Stepper:
             if not is_out_of_memory(error):
                 raise
             count, _, height, width = batch.images[: len(batch.ids) // self.parts].shape
-            raise EnvironmentFault(
+            raise OutOfMemory(
                 f"{self.device} has too little memory to train on {count} crops of {height}x{width} pixels at once; "
                 "lower --batch-size or --set data.crop_size, raise training.accumulate, or take a smaller "
                 "model.encoder; "

@@ -156,6 +156,12 @@ class TestPatients:
         with pytest.raises(DataError, match=r"'case7' \(1 such file\) does not fit data.patient_pattern"):
             open_dataset(self.DATA, tmp_path, "all")
 
+    def test_need_not_be_told_by_the_names_of_the_test_part(self, tmp_path):
+        write_pairs(tmp_path / "train", ["p1_l", "p1_r", "p2_l"])
+        write_pairs(tmp_path / "test", ["p3_l", "case7"])
+        assert open_dataset(self.DATA, tmp_path, "train").patients
+        assert open_dataset(self.DATA, tmp_path, "test").patients == ()
+
     @pytest.mark.parametrize(
         ("values", "sentence"),
         [

@@ -211,16 +211,51 @@ def test_stages_of_a_cpu_are_computing_alone():
     np.testing.assert_array_equal(outputs.labels, backend.run(noise(1, 32, 32)).labels)
 
 
-@pytest.mark.parametrize("allowed", [True, False])
-def test_tf32_is_as_asked_during_a_run_and_as_before_after_it(allowed):
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    with pytest.raises(ZeroDivisionError), torch_backend._allow_tf32(allowed):
-        assert (matmul.allow_tf32, cudnn.allow_tf32) == (allowed, allowed)
-        raise ZeroDivisionError
-    assert (matmul.allow_tf32, cudnn.allow_tf32) == before
-    with torch_backend._allow_tf32(None):
-        assert (matmul.allow_tf32, cudnn.allow_tf32) == before
+class Watching(Channels):
+    """Notes whether torch may round float32 products while it runs."""
+
+    def forward(self, image: torch.Tensor) -> ETNetOutput:
+        self.seen = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        return super().forward(image)
+
+
+@pytest.mark.parametrize(("options", "during"), [({}, (False, False)), ({"tf32": None}, (False, True))])
+def test_float32_is_computed_without_tf32_unless_torch_is_to_decide(options, during):
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    assert before == (False, True), "as torch comes"
+    network = Watching()
+    TorchBackend(network, contract(), device="cpu", **options).run(noise(1, 16, 16))
+    assert network.seen == during
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+@pytest.mark.gpu
+def test_tf32_rounds_and_float32_does_not_whatever_torch_is_set_to():
+    network = build_model(small_recipe().model, 3)
+    images = noise(1, 64, 64)
+    exact = TorchBackend(network, contract(), device="cpu").run(images).probabilities
+    errors = {}
+    for allowed in (False, True):
+        found = TorchBackend(network, contract(), device="cuda", tf32=allowed).run(images).probabilities
+        errors[allowed] = np.abs(found - exact).max()
+    assert errors[False] < 1e-4
+    if torch.cuda.get_device_capability() >= (8, 0):
+        assert errors[False] < errors[True]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"tf32": True, "precision": "float16"}, "tf32 is a way to compute float32, but the precision is float16"),
+        ({"compiler": "tensorrt"}, "the compiler is tensorrt, but compiled is False"),
+        ({"cuda_graph": True, "compiled": True}, "cuda_graph is for a network that is not compiled"),
+    ],
+)
+def test_options_that_would_have_no_effect_beside_each_other_are_refused(options, sentence, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match=sentence):
+        TorchBackend(Channels(), contract(), device="cuda", **options)
 
 
 class RecordingGraph:
@@ -309,18 +344,19 @@ def test_a_missing_torch_tensorrt_is_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
     with pytest.raises(EnvironmentFault, match=r"torch-tensorrt is not installed .* pip install torch-tensorrt$"):
-        torch_backend._with_tensorrt(nn.Conv2d(1, 1, 1))
+        torch_backend._with_tensorrt(nn.Conv2d(1, 1, 1), tf32=False)
 
 
 @pytest.mark.parametrize("explicit", [True, False])
 def test_torch_tensorrt_is_told_the_precision_as_its_version_wants_it(monkeypatch, explicit):
-    names = ["pass_through_build_failures", "use_explicit_typing" if explicit else "enabled_precisions"]
+    names = ["pass_through_build_failures", "disable_tf32"]
+    names.append("use_explicit_typing" if explicit else "enabled_precisions")
     settings = dataclasses.make_dataclass("CompilationSettings", names)
     dynamo = types.SimpleNamespace(CompilationSettings=settings)
     monkeypatch.setitem(sys.modules, "torch_tensorrt", types.SimpleNamespace(dynamo=dynamo))
     asked = {}
     monkeypatch.setattr(torch, "compile", lambda network, **options: asked.update(options))
-    torch_backend._with_tensorrt(nn.Conv2d(1, 1, 1).half())
+    torch_backend._with_tensorrt(nn.Conv2d(1, 1, 1).half(), tf32=False)
     precision = {"use_explicit_typing": True} if explicit else {"enabled_precisions": {torch.float16}}
     assert asked["backend"] == "torch_tensorrt"
-    assert asked["options"] == {"pass_through_build_failures": True, **precision}
+    assert asked["options"] == {"pass_through_build_failures": True, "disable_tf32": True, **precision}

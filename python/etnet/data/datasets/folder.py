@@ -45,8 +45,18 @@ def find_folder(data: DataSection, root: Path, *, part: Literal["train", "test"]
         ids=ids,
         images=tuple(images[stem] for stem in ids),
         masks=tuple(MaskFile(masks[stem]) for stem in ids),
-        patients=() if data.patient_pattern is None else patients_of(ids, data.patient_pattern, folder / "images"),
+        patients=_patients(data, ids, folder / "images", part=part),
     )
+
+
+def _patients(
+    data: DataSection, ids: Sequence[str], folder: Path, *, part: Literal["train", "test"]
+) -> tuple[str, ...]:
+    pattern = data.patient_pattern
+    # Nothing is held out of a test part, whose names may have another form.
+    if pattern is None or (part == "test" and not all(re.fullmatch(pattern, name) for name in ids)):
+        return ()
+    return patients_of(ids, pattern, folder)
 
 
 def patients_of(ids: Sequence[str], pattern: str, folder: Path) -> tuple[str, ...]:

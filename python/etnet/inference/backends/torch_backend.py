@@ -1,4 +1,4 @@
-"""The network in PyTorch, on CPU or one GPU. The only file of the inference layer that imports torch."""
+"""The network in PyTorch, on CPU or one GPU. Beside `torch_tf32` no other file of the inference layer imports torch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import dataclasses
 import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from etnet.errors import EnvironmentFault, OutOfMemory, UsageError
 from etnet.inference.backends import NOT_FINITE, NetworkOutputs, OpenedModel
+from etnet.inference.backends.torch_tf32 import tf32_allowed
 from etnet.inference.model_file import ModelDescription
 from etnet.types import Contract, UInt8Array
 
@@ -68,7 +67,12 @@ def _check_cuda(index: int) -> None:
 
 
 class TorchBackend:
-    """Runs a network of `etnet.models` in evaluation mode."""
+    """Runs a network of `etnet.models` in evaluation mode.
+
+    In float32 a GPU computes float32 and gives the masks of a CPU, but where two classes are all but equally probable.
+    Left to itself torch would round the inputs of convolutions to tf32, which is faster; a run turns that off for as
+    long as it takes, in the whole process, and sets it as it was. `tf32=True` asks for the rounding.
+    """
 
     def __init__(
         self,
@@ -81,7 +85,7 @@ class TorchBackend:
         channels_last: bool = True,
         compiler: Compiler = "inductor",
         cuda_graph: bool = False,
-        tf32: bool | None = None,
+        tf32: bool | None = False,
     ) -> None:
         """Move the network to the device.
 
@@ -89,24 +93,25 @@ class TorchBackend:
             network: The network; it stays the caller's in float32, and is copied for another precision.
             contract: Image preparation of its weights.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
-            precision: Of weights and activations; normalisation and probabilities are float32. float32 by default, so
-                that a GPU gives the masks of a CPU.
+            precision: Of weights and activations; normalisation and probabilities are float32.
             compiled: Compile with torch.compile at the first run of each input size (about a minute); on a GPU also
                 capture CUDA graphs.
             channels_last: Lay maps out as NHWC, the faster layout of convolutions in both cuDNN and oneDNN; without it
                 the network runs as PyTorch users who change nothing run it.
             compiler: What compiles: torch's own, or TensorRT through the package torch-tensorrt, on a GPU.
             cuda_graph: Capture all kernels of the last input size once, and start them at once in every run, on a GPU.
-            tf32: Whether a GPU may round the inputs of float32 products to tf32; None leaves it to torch, which by
-                default does so in convolutions and not in matrix products.
+            tf32: Whether a GPU may round the inputs of float32 products to tf32; None computes as torch is set, which
+                out of the box rounds in convolutions and not in matrix products.
 
         Raises:
-            UsageError: The device is unknown, or is a processor and an option is for GPUs.
+            UsageError: The device is unknown, or is a processor and an option is for GPUs; or options exclude each
+                other.
             EnvironmentFault: The GPU or torch-tensorrt is missing.
         """
         self._device = resolve_device(device)
-        asked = {"tf32": tf32 is not None, "a CUDA graph": cuda_graph, "torch-tensorrt": compiler == "tensorrt"}
+        asked = {"tf32": bool(tf32), "a CUDA graph": cuda_graph, "torch-tensorrt": compiler == "tensorrt"}
         _require_gpu_for([name for name, wanted in asked.items() if wanted], self._device)
+        _require_no_conflict(precision, compiler, compiled=compiled, cuda_graph=cuda_graph, tf32=bool(tf32))
         self._precision = precision
         self._compiled = compiled
         self._dtype: torch.dtype = getattr(torch, precision)
@@ -122,7 +127,7 @@ class TorchBackend:
         self._tf32, self._graph, self._compiler = tf32, cuda_graph, compiler
         self._computed: Callable[..., _DeviceOutputs] = _Graphed(self._compute) if cuda_graph else self._compute
         if compiled and compiler == "tensorrt":
-            self._network = _with_tensorrt(self._network)
+            self._network = _with_tensorrt(self._network, tf32=tf32)
         elif compiled:
             mode = "reduce-overhead" if self._device.type == "cuda" else "default"
             self._computed = torch.compile(self._compute, mode=mode, dynamic=False)
@@ -147,7 +152,7 @@ class TorchBackend:
         """Runtime and device in a few words, with the precision and compilation where they are not the default."""
         unusual = [self._precision] * (self._precision != "float32") + ["compiled"] * self._compiled
         unusual += ["by TensorRT"] * (self._compiler == "tensorrt") + ["graph"] * self._graph
-        unusual += [] if self._tf32 is None else ["tf32" if self._tf32 else "without tf32"]
+        unusual += ["tf32"] * bool(self._tf32)
         unusual += ["nchw"] * (self._layout is torch.contiguous_format)
         return " ".join([f"torch {self._device}", *unusual])
 
@@ -196,7 +201,7 @@ class TorchBackend:
     def _run(self, images: UInt8Array, *, probabilities: bool, clock: _StageClock | None = None) -> NetworkOutputs:
         lap = clock.lap if clock is not None else _no_lap
         try:
-            with self._running, torch.inference_mode(), _allow_tf32(self._tf32):
+            with self._running, torch.inference_mode(), tf32_allowed(self._tf32):
                 batch = self._upload(images)
                 lap("copy_in")
                 labels, *others = self._computed(batch, probabilities=probabilities)
@@ -281,27 +286,24 @@ class _Graphed:
         return graph, given, outputs
 
 
-@contextmanager
-def _allow_tf32(allowed: bool | None) -> Iterator[None]:
-    """Whether products and convolutions of float32 may use tf32 meanwhile; None changes nothing."""
-    if allowed is None:
-        yield
-        return
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    former = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = former
-
-
 def _require_gpu_for(options: list[str], device: torch.device) -> None:
     if options and device.type != "cuda":
         raise UsageError(f"{options[0]} needs an NVIDIA GPU, and the device is {device}; use --device cuda")
 
 
-def _with_tensorrt(network: SegmentationNetwork) -> Any:
+def _require_no_conflict(
+    precision: Precision, compiler: Compiler, *, compiled: bool, cuda_graph: bool, tf32: bool
+) -> None:
+    """Refuse an option that would have no effect beside the others."""
+    if tf32 and precision != "float32":
+        raise UsageError(f"tf32 is a way to compute float32, but the precision is {precision}; leave one of them out")
+    if compiler == "tensorrt" and not compiled:
+        raise UsageError("the compiler is tensorrt, but compiled is False; set compiled=True, or leave compiler out")
+    if cuda_graph and compiled:
+        raise UsageError("cuda_graph is for a network that is not compiled; leave cuda_graph or compiled out")
+
+
+def _with_tensorrt(network: SegmentationNetwork, *, tf32: bool | None) -> Any:
     """The network compiled by torch-tensorrt at its first run, in the precision that its weights have."""
     try:
         import torch_tensorrt  # registers the compiler
@@ -313,6 +315,8 @@ def _with_tensorrt(network: SegmentationNetwork) -> Any:
     known = {setting.name for setting in dataclasses.fields(torch_tensorrt.dynamo.CompilationSettings)}
     # What cannot be compiled must not run in torch under the name of TensorRT.
     wanted: dict[str, Any] = {"pass_through_build_failures": True, "use_explicit_typing": True}
+    # TensorRT has a setting of its own, and rounds unless it is told.
+    wanted["disable_tf32"] = tf32 is False
     if "use_explicit_typing" not in known:
         wanted["enabled_precisions"] = {next(network.parameters()).dtype}
     options = {name: value for name, value in wanted.items() if name in known}
