@@ -13,7 +13,7 @@ from etnet.errors import CheckFailed, DiskFault
 from etnet.training import records
 from etnet.training.disk_refusals import DiskRefusals
 from etnet.training.records import MetricsLog
-from etnet.training.trackers import Tracker
+from etnet.training.trackers import Ending, Tracker
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:
@@ -157,7 +157,7 @@ def test_a_tensorboard_that_fails_is_told_once_and_closed(tmp_path: Path, monkey
         def _send(self, row: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        def _close(self, *, failed: bool) -> None:
+        def _close(self, ending: Ending) -> None:
             self.closed = True
 
     told: list[str] = []
