@@ -61,7 +61,7 @@ def region(results: Sequence[Result], link: str) -> str:
     losing = sum(row["ratio"] < 1 for row in rows)
     better = f"in {losing}, which stand at its top" if losing else "in none"
     counted = paragraph(
-        f"Each line is the lowest ratio of all rows that it names. Of all {len(rows)} rows in [RESULTS.md]({link}), the "
+        f"Each line is the lowest ratio of the rows it names. Of all {len(rows)} rows in [RESULTS.md]({link}), the "
         f"other side is better {better}."
     )
     machines = dict.fromkeys(result.machine for result in results if result.rows)
