@@ -36,6 +36,7 @@ from etnet.data.dataset import SegmentationDataset
 from etnet.data.datasets import open_dataset
 from etnet.data.loader import Batch, build_training_loader
 from etnet.environment.versions import versions
+from etnet.training.normalisation import Normalisation
 
 BASE = "plain"
 ENDLESS = 10**6
@@ -97,14 +98,11 @@ def our_batches(dataset: SegmentationDataset, recipe: Recipe, name: str, folder:
     batches = build_training_loader(
         dataset, limited, start_iteration=0, total_iterations=ENDLESS, workers=0, cache_folder=folder
     )
-    yield from (completed(batch, recipe) for batch in batches) if name == "complete" else batches
-
-
-def completed(batch: Batch, recipe: Recipe) -> Batch:
-    """What a step on the processor makes of a batch before the network sees it."""
-    contract = recipe.contract()
-    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (contract.mean, contract.std))
-    return batch._replace(images=((batch.images.float() - mean) / std).to(memory_format=torch.channels_last))
+    if name == "complete":
+        normalise = Normalisation(recipe.contract(), torch.device("cpu"))
+        yield from (batch._replace(images=normalise(batch.images)) for batch in batches)
+    else:
+        yield from batches
 
 
 def contestants(dataset: SegmentationDataset, recipe: Recipe, folder: Path) -> dict[str, Iterator[Any]]:

@@ -22,6 +22,7 @@ from etnet.config.schema import Recipe
 from etnet.data.dataset import SegmentationDataset
 from etnet.data.datasets import open_dataset
 from etnet.data.loader import build_training_loader
+from etnet.training.normalisation import Normalisation
 
 Form = Literal["bytes", "float32"]
 Crops = tuple[Tensor, Tensor, Tensor]
@@ -37,21 +38,13 @@ STILL = ("mirror=0", "rotation=0", "color_jitter=0", "scale=[1, 1]")
 
 def our_crops(dataset: SegmentationDataset, recipe: Recipe, form: Form) -> Iterator[Crops]:
     """etnet's data path, as a run without worker processes reads it."""
-    mean, std = constants(recipe)
+    normalise = Normalisation(recipe.contract(), torch.device("cpu"))
     for batch in build_training_loader(dataset, recipe, start_iteration=0, total_iterations=ENDLESS, workers=0):
         if form == "bytes":
             yield batch.images, batch.masks, batch.edges
         else:
-            # As `Stepper` normalises; there it is done by the device.
-            images = batch.images.to(torch.float32, copy=True).sub_(mean).div_(std)
-            yield images, batch.masks.long(), batch.edges.long()
-
-
-def constants(recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the channels [1, 3, 1, 1], of images in 0..255."""
-    contract = recipe.contract()
-    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (contract.mean, contract.std))
-    return mean, std
+            # As a training step begins.
+            yield normalise(batch.images), batch.masks.long(), batch.edges.long()
 
 
 def rows(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from etnet.config.load import load_recipe
 from etnet.training.distributed import joined_processes
-from etnet.training.step import Stepper
+from etnet.training.normalisation import Normalisation
 from etnet.training.tracking import SilentObserver
 from etnet.training.trainer import train
 
@@ -26,12 +26,12 @@ class _Losses(SilentObserver):
 def losses_in_float64(overrides: tuple[str, ...], data: Path, run: Path) -> list[float]:
     """The loss of every step; the exact loss of `loss.method=reference` is the one that keeps double precision."""
     torch.set_default_dtype(torch.float64)
-    normalise = Stepper._normalise
+    normalise = Normalisation.__call__
 
-    def in_double(stepper: Stepper, images: Tensor) -> Tensor:
-        return normalise(stepper, images).double()
+    def in_double(normalisation: Normalisation, images: Tensor) -> Tensor:
+        return normalise(normalisation, images).double()
 
-    Stepper._normalise = in_double
+    Normalisation.__call__ = in_double
     run.mkdir(exist_ok=True)
     losses = _Losses()
     try:
@@ -39,7 +39,7 @@ def losses_in_float64(overrides: tuple[str, ...], data: Path, run: Path) -> list
             recipe = load_recipe("folder", [*overrides, "loss.method=reference", "data.validation_fraction=0"])
             train(recipe, data_root=data, run=run, device=torch.device("cpu"), observer=losses, group=group)
     finally:
-        Stepper._normalise = normalise
+        Normalisation.__call__ = normalise
         torch.set_default_dtype(torch.float32)
     return losses.values
 

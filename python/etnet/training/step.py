@@ -27,6 +27,7 @@ from etnet.losses import EdgeSupervisedLoss, LossTerms
 from etnet.training.compilation import StepCompiler
 from etnet.training.device_copy import DeviceCopies
 from etnet.training.distributed import ProcessGroup
+from etnet.training.normalisation import Normalisation
 from etnet.training.pending import PendingNumbers
 from etnet.training.stages import stage
 from etnet.training.whole_batch import is_mean_over_images, whole_batch
@@ -145,9 +146,8 @@ class Stepper:
             ignore_index=recipe.data.ignore_index,
             method=recipe.loss.method,
         )
-        contract = recipe.contract()
-        self.mean = torch.tensor(contract.mean, device=device).view(1, 3, 1, 1)
-        self.std = torch.tensor(contract.std, device=device).view(1, 3, 1, 1)
+        # On the device: 8-bit images cross the bus at a quarter of the size.
+        self.normalise = Normalisation(recipe.contract(), device)
         wanted = (DELAY if device.type == "cuda" else 0) if delay is None else delay
         self.delay = wanted if getattr(optimizer, "_step_supports_amp_scaling", False) else 0
         self._copies = DeviceCopies(device)
@@ -278,7 +278,7 @@ class Stepper:
 
     def _losses(self, images: Tensor, masks: Tensor, edges: Tensor, alpha: float | Tensor | None) -> LossTerms:
         with stage("forward"), self._autocast():
-            output = self.network(self._normalise(images))
+            output = self.network(self.normalise(images))
         with stage("loss"):
             if self.joins_parts:
                 output, masks, edges = whole_batch(output, masks, edges)
@@ -295,11 +295,6 @@ class Stepper:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, getattr(torch, self.precision))
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        """uint8 [N, 3, H, W] to float32, on the device: 8-bit images cross the bus at a quarter of the size."""
-        normalised = images.to(torch.float32, copy=True).sub_(self.mean).div_(self.std)
-        return normalised.to(memory_format=torch.channels_last)
 
     def _gradient_norm(self) -> Tensor:
         parameters = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
