@@ -17,14 +17,16 @@ from pathlib import Path
 
 import torch
 from measurement import Comparison, show, write_result
-from suite.inputs import write_weights
 
 from etnet.cli.benchmark_table import print_tables
+from etnet.config.load import load_recipe
 from etnet.export.benchmark import BenchmarkPlan, Row, run_benchmark
 from etnet.export.formats import FORMATS, ModelFiles, default_formats, parse_formats
 from etnet.export.subject import Subject, open_subject
 from etnet.inference.measure import Latency
-from etnet.manifest import resolve_model
+from etnet.manifest import encode_header, read_weights_info, resolve_model
+from etnet.models import build_model
+from etnet.training.checkpoint import save_weights
 
 RIVAL = "torch-nchw"
 PLAIN = "PyTorch as it comes: float32, eager, NCHW"
@@ -33,6 +35,21 @@ TARGETS = {
     "cuda": {"torch-fp16-compile": 4.0, "tensorrt-fp16": 4.0},
 }
 """Speed that a format should have at batch 1, relative to the rival."""
+
+
+def random_weights(path: Path) -> Path:
+    """A weights file with the paper's network, as it is before training."""
+    torch.manual_seed(0)
+    recipe = load_recipe("drive", ["model.encoder=resnet50", "model.encoder_weights=none"])
+    network = build_model(recipe.model, len(recipe.data.class_names))
+    save_weights(path, network.state_dict(), encode_header(recipe=recipe, iteration=0, epoch=0, data_root="nowhere"))
+    return path
+
+
+def described(weights: Path) -> str:
+    """The network of a weights file, in words."""
+    recipe = read_weights_info(weights).recipe
+    return f"ET-Net, {recipe.model.encoder}, {len(recipe.data.class_names)} classes"
 
 
 def compared(rows: list[Row], device: str, case: str) -> list[Comparison]:
@@ -93,14 +110,14 @@ def main() -> None:
     batches = tuple(int(size) for size in options.batch.split(","))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        weights = resolve_model(options.model) if options.model else write_weights(folder / "random.safetensors")
+        weights = resolve_model(options.model) if options.model else random_weights(folder / "random.safetensors")
         subject = open_subject(weights, data=options.data, split="test", size=(height, width))
         plan = _plan(options, subject, batches)
         calibration = subject.calibration or [subject.images[0].image]
+        network = described(weights) + ("" if options.model else ", random weights")
         files = ModelFiles(weights, folder, size=(height, width), batch=(1, 1, max(batches)), calibration=calibration)
         rows = run_benchmark(plan, files, progress=print)
     print_tables(rows)
-    network = options.model.name if options.model else "ET-Net, resnet50, two classes, random weights"
     comparisons = compared(rows, options.device, f"{network}, {height}x{width}")
     show(comparisons)
     if options.json is not None:

@@ -15,11 +15,11 @@ FORMATS_ON_A_GPU = (
 )
 FORMATS_OF_THE_SMOKE_TEST = "torch-nchw,torch,torch-tf32,torch-fp16-graph,torch-tensorrt,onnxruntime"
 
-TINY_NETWORK = (
+TINY = (
     *("model.encoder=test_resnet", "model.encoder_weights=none", "model.decoder_channels=16"),
     *("model.edge_channels=8", "data.workers=0", "training.precision=float32"),
+    *("data.crop_size=32", "training.batch_size=2"),
 )
-TINY = (*TINY_NETWORK, "data.crop_size=32", "training.batch_size=2")
 
 PEERS = ("smp", "monai", "data", "nnunet")
 PEER_SECONDS = 120.0
@@ -45,14 +45,14 @@ def drive(settings: Settings) -> Path:
 
 
 def _inputs(settings: Settings, part: str) -> Step:
-    words = ["--out", settings.inputs]
+    words = ["--out", settings.inputs, "--network", settings.network, "--device", settings.device]
     if drive(settings).parent == settings.inputs:
         words += ["--images", "--size", 96 if settings.smoke else 584]
     else:
         words += ["--drive", drive(settings)]
     words += ["--copies", 320] if settings.cuda and not settings.smoke else []
-    words += [word for setting in TINY_NETWORK for word in ("--set", setting)] if settings.smoke else []
-    return Step("inputs", part, script("suite/inputs.py", *words), 15 if settings.smoke else 45, result=False)
+    words += [word for setting in (*TINY, "training.epochs=1") for word in ("--set", setting)] if settings.smoke else []
+    return Step("inputs", part, script("suite/inputs.py", *words), 15 if settings.smoke else 75, result=False)
 
 
 def _build(settings: Settings) -> list[Step]:
@@ -98,14 +98,14 @@ def _ops(settings: Settings) -> list[Step]:
 
 def _infer(settings: Settings) -> list[Step]:
     device = ["--device", settings.device]
-    weights = settings.inputs / "network.safetensors"
-    network, folder = list(device), [*device, "--model", weights]
+    network = [*device, "--model", settings.network, "--data", drive(settings)]
+    folder = [*device, "--model", settings.network]
     images = (
         settings.inputs / "photographs" if settings.cuda and not settings.smoke else drive(settings) / "test/images"
     )
     folder += ["--input", images]
     if settings.smoke:
-        network += ["--model", weights, "--size", "64x64", "--runs", 2, "--formats", FORMATS_OF_THE_SMOKE_TEST]
+        network += ["--size", "64x64", "--runs", 2, "--formats", FORMATS_OF_THE_SMOKE_TEST]
         folder += ["--images", 2, "--rounds", 1]
     elif settings.cuda:
         network += ["--batch", "1,8", "--runs", 50, "--formats", ",".join(FORMATS_ON_A_GPU)]

@@ -64,6 +64,11 @@ class Settings:
         """What was made to measure on."""
         return self.out / "inputs"
 
+    @property
+    def network(self) -> Path:
+        """Run folder of the briefly trained network."""
+        return self.inputs / "60_steps"
+
     def environment(self) -> dict[str, str]:
         """Variables of every command: its Python finds what was installed for it."""
         folders = [str(self.site), str(self.wheels), str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])]
