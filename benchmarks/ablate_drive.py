@@ -44,9 +44,6 @@ BASELINE = "paper"
 VARIANTS: dict[str, tuple[str, ...]] = {
     BASELINE: (),
     "high_resolution": ("model.high_resolution=true",),
-    "deep_supervision": ("model.deep_supervision=true", "loss.deep_weight=0.4"),
-    "alpha_0.3_to_0.7": ("loss.alpha_schedule=[[1.0, 0.7]]",),
-    "alpha_0.3_then_0.9": ("loss.alpha_schedule=[[0.5, 0.3], [1.0, 0.9]]",),
     "cross_entropy_0.5": ("loss.cross_entropy=0.5",),
     "edge_width_1": ("data.edge_width=1",),
     "edge_width_5": ("data.edge_width=5",),

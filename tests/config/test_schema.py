@@ -48,7 +48,6 @@ def test_every_network_can_be_named_and_its_size_rule_reaches_the_contract(name:
         ({"name": "unet", "polar": True}, "polar=true is for name=mnet, but name is unet"),
         ({"name": "mnet", "polar": True}, "data.roi is not set"),
         ({"name": "unet", "high_resolution": True}, "high_resolution=true is for name=etnet, but name is unet"),
-        ({"name": "multi_task", "deep_supervision": True}, "deep_supervision=true is for name=etnet"),
     ],
 )
 def test_switches_of_another_network_are_refused(model: dict, words: str) -> None:
@@ -131,39 +130,12 @@ def test_a_decay_that_averages_nothing_or_never_moves_is_refused(decay: float) -
 
 def test_the_default_network_and_loss_are_those_of_the_paper() -> None:
     recipe = Recipe()
-    assert (recipe.model.high_resolution, recipe.model.deep_supervision) == (False, False)
-    assert (recipe.loss.alpha, recipe.loss.alpha_schedule, recipe.loss.cross_entropy) == (0.3, (), 0.0)
+    assert not recipe.model.high_resolution
+    assert (recipe.loss.alpha, recipe.loss.cross_entropy) == (0.3, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("points", "words"),
-    [
-        ([[0.5, 0.3], [0.5, 0.7]], "ascending shares above 0"),
-        ([[0.0, 0.3], [1.0, 0.7]], "ascending shares above 0"),
-        ([[1.5, 0.7]], "less than or equal to 1"),
-        ([[1.0, -0.1]], "greater than or equal to 0"),
-        ([[1.0]], "Field required"),
-    ],
-)
-def test_an_alpha_schedule_that_makes_no_sense_is_refused(points: list, words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        Recipe.model_validate({"loss": {"alpha_schedule": points}})
-
-
-@pytest.mark.parametrize("model", [{"deep_supervision": True}, {"name": "mnet"}])
-def test_side_outputs_can_be_weighed_where_there_are_any(model: dict) -> None:
-    assert Recipe.model_validate({"model": model, "loss": {"deep_weight": 0.4}}).loss.deep_weight == 0.4
-
-
-@pytest.mark.parametrize(
-    ("recipe", "words"),
-    [
-        ({"loss": {"deep_weight": 0.4}}, "deep_weight is 0.4, but the network has no side outputs"),
-        ({"loss": {"deep_weight": 0}, "model": {"deep_supervision": True}}, "greater than 0"),
-        ({"loss": {"deep_weight": float("inf")}, "model": {"deep_supervision": True}}, "finite number"),
-        ({"loss": {"cross_entropy": 1.5}}, "less than or equal to 1"),
-    ],
-)
-def test_weights_of_the_loss_that_cannot_be_are_refused(recipe: dict, words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        Recipe.model_validate(recipe)
+@pytest.mark.parametrize("share", [-0.5, 1.5])
+def test_shares_of_the_loss_that_cannot_be_are_refused(share: float) -> None:
+    for key in ("alpha", "cross_entropy"):
+        with pytest.raises(ValidationError, match="equal to"):
+            Recipe.model_validate({"loss": {key: share}})

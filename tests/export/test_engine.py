@@ -36,7 +36,7 @@ def library():
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("kind", ["two_classes", "three_classes", "beyond_the_paper"])
+@pytest.mark.parametrize("kind", ["two_classes", "three_classes", "high_resolution"])
 def test_exported_networks_become_engines(exported_models, tmp_path, kind):
     weights, onnx = exported_models(kind)
     free = read_sidecar(onnx).input.size is None
@@ -51,7 +51,7 @@ def test_exported_networks_become_engines(exported_models, tmp_path, kind):
     assert sidecar.engine.layer_precisions == {"fp32": 1.0}
 
 
-@pytest.mark.parametrize("kind", ["two_classes", "beyond_the_paper"])
+@pytest.mark.parametrize("kind", ["two_classes", "high_resolution"])
 def test_an_exported_int8_network_becomes_an_engine_of_integers(exported_models, tmp_path, kind):
     source = exported_models(kind)[1]
     images = list(photographs(4, 40, 60, seed=1))

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from torch import nn
 
 from etnet.config.data_section import RoiSection
 from etnet.config.networks import NETWORKS
@@ -16,7 +15,6 @@ from etnet.errors import UsageError
 from etnet.export.onnx import OPSET, check_input, export_onnx
 from etnet.inference.backends import open_backend
 from etnet.manifest import read_weights_info
-from etnet.models.weights import load_network
 from etnet.sidecar import METADATA_KEY, decode_sidecar, file_sha256, read_sidecar
 from helpers.backends import photographs
 from helpers.weights import TRAINING_RANGE, small_recipe, write_confident
@@ -24,7 +22,7 @@ from helpers.weights import TRAINING_RANGE, small_recipe, write_confident
 FLOAT, UINT8, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT16
 
 
-@pytest.fixture(params=["three_classes", "two_classes", "no_edges", "beyond_the_paper"])
+@pytest.fixture(params=["three_classes", "two_classes", "no_edges", "high_resolution"])
 def pair(request, exported_models) -> tuple[Path, Path]:
     return exported_models(request.param)
 
@@ -103,15 +101,8 @@ def test_no_path_of_this_machine_is_in_the_file(pair):
     assert str(pair[0].parent).encode() not in content
 
 
-def test_what_only_training_needs_is_not_in_the_file(exported_models):
-    weights, model = exported_models("beyond_the_paper")
-    network = load_network(weights)
-    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in network.modules())
-    assert operators(onnx.load(model))["Conv"] == convolutions - len(network.side_classifiers)
-
-
 def test_high_resolution_takes_every_multiple_of_16(exported_models, tmp_path):
-    weights = exported_models("beyond_the_paper")[0]
+    weights = exported_models("high_resolution")[0]
     export_onnx(weights, tmp_path / "model.onnx", size=None)
     assert_runs_as_in_torch(weights, tmp_path / "model.onnx", (1, 16, 16), (2, 16, 80), (3, 144, 32))
 

@@ -23,7 +23,7 @@ def quantized(exported_models, tmp_path: Path, *, kind: str = "two_classes", **o
     return path
 
 
-@pytest.mark.parametrize("kind", ["two_classes", "beyond_the_paper"])
+@pytest.mark.parametrize("kind", ["two_classes", "high_resolution"])
 def test_an_int8_file_gives_nearly_the_same_and_is_smaller(exported_models, tmp_path, kind):
     source = exported_models(kind)[1]
     path = quantized(exported_models, tmp_path, kind=kind)
@@ -81,7 +81,7 @@ def test_sensitive_nodes_are_found_by_their_place_in_the_graph():
     assert float_nodes(model) == {"cast", "stem", "mean", "reduce", "gate", "head", "enlarge"}
 
 
-@pytest.mark.parametrize("kind", ["two_classes", "beyond_the_paper"])
+@pytest.mark.parametrize("kind", ["two_classes", "high_resolution"])
 def test_the_network_keeps_its_first_and_last_convolutions_in_float(exported_models, kind):
     model = onnx.load(exported_models(kind)[1])
     kept = float_nodes(model)

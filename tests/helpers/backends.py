@@ -123,7 +123,7 @@ class BackendTester:
     tolerance = 1e-4
     share = 1.0
 
-    @pytest.fixture(params=["three_classes", "two_classes", "no_edges", "beyond_the_paper"])
+    @pytest.fixture(params=["three_classes", "two_classes", "no_edges", "high_resolution"])
     def models(self, request, exported_models) -> tuple[Path, Path]:
         """Weights and the file exported from them; see `export_kind`."""
         return exported_models(request.param)
@@ -211,12 +211,12 @@ class BackendTester:
 def export_kind(kind: str, folder: Path) -> tuple[Path, Path]:
     """Weights and the file exported from them: three classes of free size, or two classes for 48x64 pixels.
 
-    `no_edges` is without edge guidance, `beyond_the_paper` with all options of the network that the paper lacks.
+    `no_edges` is without edge guidance, `high_resolution` with the option of the network that the paper lacks.
     """
     recipe = small_recipe() if kind == "three_classes" else small_recipe(class_names=["background", "vessel"])
     changes = {
         "no_edges": {"use_egm": False},
-        "beyond_the_paper": {"high_resolution": True, "deep_supervision": True},
+        "high_resolution": {"high_resolution": True},
     }
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changes.get(kind, {}))})
     weights = write_confident(folder / "best.safetensors", recipe)

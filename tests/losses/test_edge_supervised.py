@@ -111,25 +111,6 @@ def test_side_outputs_are_averaged_with_the_class_scores(batch):
     assert all(torch.count_nonzero(logits.grad) > 0 for logits in (output.seg_logits, *sides))
 
 
-@pytest.mark.parametrize("weight", [0.25, 1.0, 3.0])
-def test_the_deep_weight_weighs_side_outputs_against_the_class_scores(batch, weight):
-    output, masks, edges = batch
-    generator = torch.Generator().manual_seed(1)
-    sides = tuple(torch.randn(2, 3, 6, 7, generator=generator) for _ in range(2))
-    terms = EdgeSupervisedLoss(0.3, deep_weight=weight)(output._replace(side_logits=sides), masks, edges)
-    first, second, third = (LovaszSoftmax()(logits, masks).item() for logits in (output.seg_logits, *sides))
-    expected = (first + weight * second + weight * third) / (1 + 2 * weight)
-    assert terms.seg.item() == pytest.approx(expected, rel=1e-6)
-    assert terms.total.item() == pytest.approx(0.3 * expected + 0.7 * terms.edge.item(), rel=1e-6)
-
-
-def test_alpha_of_a_call_replaces_that_of_the_module(batch):
-    loss = EdgeSupervisedLoss(0.3)
-    terms = loss(*batch, alpha=0.8)
-    assert terms.total.item() == pytest.approx(0.8 * terms.seg.item() + 0.2 * terms.edge.item(), rel=1e-6)
-    assert loss(*batch).total.item() == EdgeSupervisedLoss(0.3)(*batch).total.item()
-
-
 def test_cross_entropy_is_mixed_into_both_terms(batch):
     output, masks, edges = batch
     terms = EdgeSupervisedLoss(0.3, cross_entropy=0.4)(*batch)
@@ -137,9 +118,3 @@ def test_cross_entropy_is_mixed_into_both_terms(batch):
         entropy = torch.nn.functional.cross_entropy(logits, target)
         expected = 0.6 * LovaszSoftmax()(logits, target) + 0.4 * entropy
         assert term.item() == pytest.approx(expected.item(), rel=1e-6)
-
-
-@pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_deep_weight_that_weighs_nothing_is_refused(weight):
-    with pytest.raises(UsageError, match=r"deep_weight is .*; expected a positive number"):
-        EdgeSupervisedLoss(deep_weight=weight)

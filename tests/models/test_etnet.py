@@ -28,11 +28,9 @@ class TestETNetWithMobileNet(ModelTester):
 
 
 class TestETNetBeyondThePaper(ModelTester):
-    """Its side outputs exist in training mode only, so that none is seen where the tester evaluates."""
-
     def build(self):
         torch.manual_seed(0)
-        return ETNet(3, encoder="resnet18", high_resolution=True, deep_supervision=True, **SMALL)
+        return ETNet(3, encoder="resnet18", high_resolution=True, **SMALL)
 
 
 def count(module):
@@ -122,17 +120,16 @@ def test_the_network_learns_a_square_and_its_border():
     assert (labels == masks).float().mean() > 0.95
 
 
-def test_the_options_beyond_the_paper_leave_its_network_as_it_was():
+def test_the_option_beyond_the_paper_leaves_its_network_as_it_was():
     torch.manual_seed(0)
     plain = ETNet(2, encoder="resnet18", **SMALL).state_dict()
     torch.manual_seed(0)
-    written_out = ETNet(2, encoder="resnet18", high_resolution=False, deep_supervision=False, **SMALL).state_dict()
+    written_out = ETNet(2, encoder="resnet18", high_resolution=False, **SMALL).state_dict()
     names = set(plain)
     assert names == set(written_out)
-    assert not any("d_block4" in name or "side_classifiers" in name for name in names)
+    assert not any("d_block4" in name for name in names)
     assert all(torch.equal(plain[name], written_out[name]) for name in names)
-    for option in ("high_resolution", "deep_supervision"):
-        assert names < set(ETNet(2, encoder="resnet18", **{option: True}, **SMALL).state_dict())
+    assert names < set(ETNet(2, encoder="resnet18", high_resolution=True, **SMALL).state_dict())
 
 
 @pytest.mark.parametrize(("decoder_channels", "width"), [(256, 64), (32, 64), (512, 128)])
@@ -168,36 +165,9 @@ def test_high_resolution_shows_details_that_stride_4_cannot():
     assert bends[True] > 0.95
 
 
-def test_side_outputs_of_deep_supervision_are_read_off_the_d_blocks():
-    torch.manual_seed(0)
-    network = ETNet(3, encoder="resnet18", deep_supervision=True, **SMALL)
-    images = random_images(2, 3, 64, 96)
-    seen = []
-    for block in (network.d_block1, network.d_block2, network.d_block3):
-        block.register_forward_hook(lambda _layer, _inputs, output: seen.append(output))
-    output = network(images)
-    assert len(output.side_logits) == 3
-    for side, features, classifier in zip(output.side_logits, seen, network.side_classifiers, strict=True):
-        scale = 64 // features.shape[2]
-        logits = torch.nn.functional.conv2d(features, classifier.weight, classifier.bias)
-        expected = torch.nn.functional.interpolate(logits, scale_factor=scale, mode="bilinear")
-        torch.testing.assert_close(side, expected)
-    assert [features.shape[2] for features in seen] == [4, 8, 16]
-    assert network.eval()(images).side_logits == ()
-
-
-def test_deep_supervision_trains_each_d_block_by_its_own_classifier():
-    torch.manual_seed(0)
-    network = ETNet(2, encoder="resnet18", deep_supervision=True, **SMALL)
-    network(random_images(2, 3, 64, 64)).side_logits[0].square().mean().backward()
-    reached = {name.split(".")[0] for name, value in network.named_parameters() if value.grad is not None}
-    assert reached == {"encoder", "d_block1", "side_classifiers"}
-
-
 def test_the_options_of_a_recipe_reach_the_network():
-    section = ModelSection(encoder="resnet18", decoder_channels=32, high_resolution=True, deep_supervision=True)
+    section = ModelSection(encoder="resnet18", decoder_channels=32, high_resolution=True)
     network = build_model(section, 2)
     assert network.stride == 2
-    assert len(network.side_classifiers) == 3
     plain = build_model(ModelSection(encoder="resnet18", decoder_channels=32), 2)
-    assert (plain.stride, plain.d_block4, len(plain.side_classifiers)) == (4, None, 0)
+    assert (plain.stride, plain.d_block4) == (4, None)

@@ -53,7 +53,7 @@ def test_the_registry_offers_what_recipes_accept():
     assert all(entry.description for entry in MODELS.values())
 
 
-BEYOND_THE_PAPER = {"high_resolution": True, "deep_supervision": True}
+BEYOND_THE_PAPER = {"high_resolution": True}
 
 
 @pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NETWORKS), ("etnet", BEYOND_THE_PAPER)])
@@ -75,8 +75,8 @@ def test_a_file_of_before_the_options_beyond_the_paper_is_the_papers_network(tmp
     header = encode_header(recipe=recipe, iteration=1, epoch=1, data_root="data")
     content = json.loads(header[METADATA_KEY])
     for section, keys in {
-        "model": ("high_resolution", "deep_supervision"),
-        "loss": ("alpha_schedule", "cross_entropy", "deep_weight"),
+        "model": ("high_resolution",),
+        "loss": ("cross_entropy",),
     }.items():
         for key in keys:
             del content["recipe"][section][key]

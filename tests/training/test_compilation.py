@@ -13,7 +13,7 @@ from etnet.training.tracking import SilentObserver
 from helpers.runs import StopAfter, tiny_recipe, tiny_run, write_disc_folder
 
 LAST = "weights/last.safetensors"
-SETTINGS = ("training.ema_decay=0.9", "training.epochs=1", "loss.alpha_schedule=[[1.0, 0.7]]")
+SETTINGS = ("training.ema_decay=0.9", "training.epochs=1")
 COMPILED = (*SETTINGS, "training.compile=true")
 
 

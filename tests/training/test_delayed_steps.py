@@ -91,7 +91,7 @@ def test_a_delay_changes_when_steps_are_read_and_nothing_else(
     expected, seen = [], []
     for iteration, batch in enumerate(batches):
         for stepper, steps in ((at_once, expected), (later, seen)):
-            stepper.submit(batch, 0.001 * (iteration + 1), alpha=0.5, iteration=iteration)
+            stepper.submit(batch, 0.001 * (iteration + 1), iteration=iteration)
             steps.extend(stepper.finished())
         assert len(expected) == iteration + 1
         assert len(seen) == max(0, iteration + 1 - delay)
@@ -232,7 +232,7 @@ def test_no_step_on_a_gpu_waits_for_the_device(precision: str, batches: list[Bat
     torch.cuda.set_sync_debug_mode("error")
     try:
         for iteration, batch in enumerate(pinned):
-            stepper.submit(batch, 0.001, alpha=0.4, iteration=iteration)
+            stepper.submit(batch, 0.001, iteration=iteration)
             average.update(stepper.network, step=iteration)
             steps.extend(stepper.finished())
     finally:

@@ -120,7 +120,7 @@ def test_a_workspace_cannot_be_fixed_after_cuda_has_started(monkeypatch: pytest.
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("options", [(), ("loss.cross_entropy=0.5", "model.deep_supervision=true"), POLAR])
+@pytest.mark.parametrize("options", [(), ("loss.cross_entropy=0.5", "model.high_resolution=true"), POLAR])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_on_a_gpu_two_runs_are_the_same_bits(
     precision: str, options: tuple[str, ...], discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

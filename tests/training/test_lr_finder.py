@@ -104,9 +104,9 @@ def test_batch_size_number_format_and_parts_are_those_of_the_recipe(
     seen: list[tuple[int, int, str, float]] = []
     plain = Stepper.run
 
-    def watched(self: Stepper, batch: Batch, rate: float, *, alpha: float | None = None) -> StepResult:
+    def watched(self: Stepper, batch: Batch, rate: float) -> StepResult:
         seen.append((len(batch.ids), self.parts, self.precision, rate))
-        return plain(self, batch, rate, alpha=alpha)
+        return plain(self, batch, rate)
 
     monkeypatch.setattr(Stepper, "run", watched)
     words = ("training.batch_size=4", "training.accumulate=2", "training.precision=bfloat16")
@@ -118,9 +118,9 @@ def test_batch_size_number_format_and_parts_are_those_of_the_recipe(
 def failing_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, calls = Stepper.run, []
 
-    def run(self: Stepper, batch: Batch, rate: float, *, alpha: float | None = None) -> StepResult:
+    def run(self: Stepper, batch: Batch, rate: float) -> StepResult:
         calls.append(rate)
-        result = plain(self, batch, rate, alpha=alpha)
+        result = plain(self, batch, rate)
         if len(calls) > count:
             raise NotFinite("the loss is nan", batch=batch, result=result, iteration=len(calls))
         return result

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
 import torch
@@ -23,7 +21,7 @@ from helpers.models import open_residual_branches, remove_dropout
 from helpers.runs import tiny_recipe, tiny_run, write_disc_folder
 
 SETTINGS = [(name, False) for name in NETWORKS] + [("mnet", True)]
-BEYOND_THE_PAPER = ("model.high_resolution=true", "model.deep_supervision=true")
+BEYOND_THE_PAPER = ("model.high_resolution=true", "loss.cross_entropy=0.25")
 MEAN = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)
 STD = torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1)
 
@@ -115,16 +113,14 @@ def test_all_outputs_of_a_network_are_in_the_loss(batch: Batch) -> None:
 
 
 def test_a_step_beyond_the_paper_minimises_the_loss_of_the_recipe_and_moves_every_weight(batch: Batch) -> None:
-    recipe = recipe_of("etnet", *BEYOND_THE_PAPER, "loss.deep_weight=0.4", "loss.cross_entropy=0.25")
+    recipe = recipe_of("etnet", *BEYOND_THE_PAPER)
     output = network_of(recipe)((batch.images - MEAN) / STD)
 
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         entropy = torch.nn.functional.cross_entropy(logits, target.long())
         return 0.75 * LovaszSoftmax()(logits, target) + 0.25 * entropy
 
-    sides = [loss(logits, batch.masks) for logits in output.side_logits]
-    regions = (loss(output.seg_logits, batch.masks) + 0.4 * sum(sides)) / (1 + 3 * 0.4)
-    expected = 0.3 * regions + 0.7 * loss(output.edge_logits, batch.edges)
+    expected = 0.3 * loss(output.seg_logits, batch.masks) + 0.7 * loss(output.edge_logits, batch.edges)
     network = network_of(recipe)
     before = {key: value.detach().clone() for key, value in network.named_parameters()}
     result = step(recipe, batch, network)
@@ -135,39 +131,13 @@ def test_a_step_beyond_the_paper_minimises_the_loss_of_the_recipe_and_moves_ever
 
 def test_a_run_beyond_the_paper_trains_resumes_and_its_weights_predict(tmp_path) -> None:
     discs = write_disc_folder(tmp_path / "discs")
-    options = (*BEYOND_THE_PAPER, "loss.alpha_schedule=[[0.5, 0.3], [1.0, 0.7]]", "loss.cross_entropy=0.5")
-    recipe = recipe_of("etnet", *options)
+    recipe = recipe_of("etnet", *BEYOND_THE_PAPER)
     result = tiny_run(recipe, discs, tmp_path / "run")
     assert result.iterations == result.total == 12
     weights = tmp_path / "run/weights/best.safetensors"
     assert read_weights_info(weights).recipe == recipe
-    with (tmp_path / "run/metrics.csv").open(newline="") as stream:
-        found = [float(row["alpha"]) for row in csv.DictReader(stream)]
-    last_steps = np.array([2, 5, 8, 11]) / 12
-    np.testing.assert_allclose(found, np.interp(last_steps, [0.5, 1.0], [0.3, 0.7]), rtol=1e-5)
     first = sorted((discs / "images").iterdir())[0]
     with Predictor.load(weights, device="cpu") as predictor:
         prediction = predictor.predict(read_image(first))
     assert prediction.labels.shape == (48, 48)
     assert prediction.edges is not None
-
-
-def test_every_step_of_a_run_gets_the_alpha_of_its_schedule(tmp_path, monkeypatch) -> None:
-    seen: list[float] = []
-    forward = EdgeSupervisedLoss.forward
-
-    def remember(self, output, masks, edges, *, alpha=None):
-        seen.append(alpha)
-        return forward(self, output, masks, edges, alpha=alpha)
-
-    monkeypatch.setattr(EdgeSupervisedLoss, "forward", remember)
-    discs = write_disc_folder(tmp_path / "discs")
-    recipe = recipe_of("etnet", "loss.alpha_schedule=[[1.0, 0.9]]")
-    tiny_run(
-        recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": 2})}),
-        discs,
-        tmp_path / "run",
-    )
-    tiny_run(recipe, discs, tmp_path / "run", resume=True)
-    first, rest = np.arange(6) / 6, np.arange(6, 12) / 12
-    np.testing.assert_allclose(seen, np.interp([*first, *rest], [0, 1], [0.3, 0.9]), rtol=1e-12)

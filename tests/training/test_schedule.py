@@ -1,7 +1,6 @@
-import numpy as np
 import pytest
 
-from etnet.training.schedule import poly_learning_rate, scheduled_alpha, total_iterations
+from etnet.training.schedule import poly_learning_rate, total_iterations
 
 
 def test_drive_by_the_paper_takes_375_steps() -> None:
@@ -23,18 +22,3 @@ def test_poly_rate_follows_the_papers_formula() -> None:
 
 def test_power_zero_keeps_the_rate() -> None:
     assert poly_learning_rate(7, total=8, base_lr=0.1, power=0.0) == 0.1
-
-
-def test_without_points_alpha_stays() -> None:
-    assert {scheduled_alpha(step, total=7, alpha=0.3, points=()) for step in range(7)} == {0.3}
-
-
-def test_alpha_is_interpolated_between_the_points() -> None:
-    points = [(0.25, 0.3), (0.75, 0.9), (0.9, 0.5)]
-    found = [scheduled_alpha(step, total=40, alpha=0.1, points=points) for step in range(40)]
-    expected = np.interp(np.arange(40) / 40, [0.0, 0.25, 0.75, 0.9], [0.1, 0.3, 0.9, 0.5])
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-
-def test_alpha_has_the_value_of_a_point_at_the_point() -> None:
-    assert scheduled_alpha(5, total=10, alpha=0.3, points=[(0.5, 0.7), (1.0, 0.2)]) == 0.7

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,7 +27,7 @@ IGNORED_VALUE = 128
 BASE = ("data.validation_fraction=0", "training.epochs=1", "optimizer.base_lr=0.002")
 PLAIN = {
     "alpha": 0.3, "classes": "present", "per_image": False, "betas": (0.9, 0.999), "weight_decay": 5e-4, "power": 0.9,
-    "clip": None, "points": None, "entropy": 0.0,
+    "clip": None, "entropy": 0.0,
 }  # fmt: skip
 OTHER = PLAIN | {"alpha": 0.5}
 """Settings that no run below has: what they change is the measure for what must not differ."""
@@ -50,7 +49,7 @@ def plain_loop(recipe: Recipe, data: Path, weights: Path | None, settings: dict)
     for step, batch in enumerate(loader):
         adam.param_groups[0]["lr"] = 0.002 * (1 - step / total) ** settings["power"]
         output = network((batch.images / 255 - MEAN) / STD)
-        alpha = settings["alpha"] if settings["points"] is None else np.interp(step / total, *settings["points"])
+        alpha = settings["alpha"]
         masks, edges = batch.masks.long(), batch.edges.long()
         loss = alpha * region(output.seg_logits, masks) + (1 - alpha) * edge(output.edge_logits, edges)
         adam.zero_grad()
@@ -93,7 +92,6 @@ def recipe_of(*overrides: str) -> Recipe:
     [
         ((), {}),
         (("loss.alpha=0.8",), {"alpha": 0.8}),
-        (("loss.alpha_schedule=[[0.5, 0.9], [1.0, 0.1]]",), {"points": ([0, 0.5, 1], [0.3, 0.9, 0.1])}),
         (("loss.cross_entropy=0.4",), {"entropy": 0.4}),
         (("loss.classes=[1]",), {"classes": [1]}),
         (("loss.per_image=true",), {"per_image": True}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,7 +37,7 @@ class ModelSection(Section):
     coordinates.
 
     Ours, not the paper's: `high_resolution` predicts the classes of `etnet` at stride 2 with a skip connection from the
-    encoder's stem, `deep_supervision` trains a classifier on each of its D-Blocks too (see `loss.deep_weight`).
+    encoder's stem.
     """
 
     name: str = "etnet"
@@ -49,7 +48,6 @@ class ModelSection(Section):
     use_egm: bool = True
     use_wam: bool = True
     high_resolution: bool = False
-    deep_supervision: bool = False
     polar: bool = False
 
     @field_validator("name")
@@ -61,19 +59,14 @@ class ModelSection(Section):
 
     @model_validator(mode="after")
     def _switches_belong_to_the_network(self) -> ModelSection:
-        owners = {"use_egm": "etnet", "use_wam": "etnet", "high_resolution": "etnet", "deep_supervision": "etnet"}
-        for key, owner in {**owners, "polar": "mnet"}.items():
+        owners = {"use_egm": "etnet", "use_wam": "etnet", "high_resolution": "etnet", "polar": "mnet"}
+        for key, owner in owners.items():
             value = getattr(self, key)
             if value != type(self).model_fields[key].default and self.name != owner:
                 raise ValueError(
                     f"{key}={str(value).lower()} is for name={owner}, but name is {self.name}; leave it out"
                 )
         return self
-
-    @property
-    def has_side_outputs(self) -> bool:
-        """Whether class scores of earlier layers are supervised too."""
-        return self.deep_supervision or self.name == "mnet"
 
     @property
     def traits(self) -> NetworkTraits:
@@ -84,31 +77,14 @@ class ModelSection(Section):
 class LossSection(Section):
     """Lovasz-Softmax of regions and edges (paper eq. 1 and Sec. 2.2); `method` is that of `etnet.losses`.
 
-    Ours, not the paper's: `alpha_schedule` changes the share of the regions during training. It is a list of points
-    [share of the run that is done, alpha], between which alpha moves linearly; the run begins with `alpha`, and after
-    the last point nothing changes. `alpha: 0.3` and `alpha_schedule: [[0.5, 0.3], [1.0, 0.7]]` keep the paper's weights
-    for half of the run and then move to their opposite. `cross_entropy` is the share of the cross-entropy in both
-    terms, beside Lovasz-Softmax. `deep_weight` is the weight of each side output relative to that of the class scores,
-    for networks that have any.
+    Ours, not the paper's: `cross_entropy` is the share of the cross-entropy in both terms, beside Lovasz-Softmax.
     """
 
     alpha: Fraction = 0.3
-    alpha_schedule: tuple[tuple[Fraction, Fraction], ...] = ()
     cross_entropy: Fraction = 0.0
-    deep_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     classes: Literal["present", "all"] | tuple[Annotated[int, Field(ge=0)], ...] = "present"
     per_image: bool = False
     method: Literal["auto", "sort", "histogram", "reference"] = "auto"
-
-    @field_validator("alpha_schedule")
-    @classmethod
-    def _points_ascend(cls, value: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
-        shares = [0.0, *(share for share, _ in value)]
-        if any(later <= earlier for earlier, later in itertools.pairwise(shares)):
-            raise ValueError(
-                "must be points [share of the run, alpha] of ascending shares above 0, for instance [[1.0, 0.7]]"
-            )
-        return value
 
 
 class OptimizerSection(Section):
@@ -216,15 +192,6 @@ class Recipe(Section):
             raise ValueError(
                 f"training.patience is {self.training.patience}, but data.validation_fraction is 0; early stopping "
                 "needs held-out images, so hold some out or leave patience away"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _deep_weight_has_an_effect(self) -> Recipe:
-        if self.loss.deep_weight != 1.0 and not self.model.has_side_outputs:
-            raise ValueError(
-                f"loss.deep_weight is {self.loss.deep_weight}, but the network has no side outputs; set "
-                "model.deep_supervision: true, or leave it out"
             )
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
@@ -39,7 +38,7 @@ class LossTerms(NamedTuple):
 
     Attributes:
         total: What is minimised.
-        seg: Loss of the regions; the weighted mean over all outputs for a network with side outputs.
+        seg: Loss of the regions; the mean over all outputs for a network with side outputs.
         edge: Loss of the edges; 0 for a network without edge guidance.
     """
 
@@ -53,23 +52,19 @@ class EdgeSupervisedLoss(nn.Module):
 
     seg is the Lovasz-Softmax of the class scores, edge that of the edge scores.
 
-    Ours: where a network has side outputs (M-Net, or ET-Net with deep supervision), seg is the weighted mean over the
-    class scores and each of the side outputs, so that `alpha` keeps its meaning: (s_0 + w * (s_1 + ... + s_n)) /
-    (1 + n * w), with w = `deep_weight`. `alpha` can be another for every call. Both terms can be mixed with the
-    cross-entropy, see `LovaszCrossEntropy`.
+    Ours: where a network has side outputs (M-Net), seg is the mean over the class scores and the side outputs, so that
+    `alpha` keeps its meaning. Both terms can be mixed with the cross-entropy, see `LovaszCrossEntropy`.
 
     Args:
         alpha: Share of the regions, 0..1; the paper's value is 0.3.
         cross_entropy: Share of the cross-entropy in both terms, 0..1; the paper has none.
-        deep_weight: Weight of each side output relative to that of the class scores.
         classes: Classes that the region term averages over, see `LovaszSoftmax`; the edge term takes those present.
         per_image: Whether both terms are taken image by image; otherwise over all pixels of the batch.
         ignore_index: Target value, in masks and edges, of pixels that are left out.
         method: How both terms are computed, see `LovaszSoftmax`.
 
     Raises:
-        UsageError: `alpha` or `cross_entropy` is outside 0..1, `deep_weight` is not a positive number, or `classes` or
-            `method` is not understood.
+        UsageError: `alpha` or `cross_entropy` is outside 0..1, or `classes` or `method` is not understood.
     """
 
     def __init__(
@@ -77,7 +72,6 @@ class EdgeSupervisedLoss(nn.Module):
         alpha: float = 0.3,
         *,
         cross_entropy: float = 0.0,
-        deep_weight: float = 1.0,
         classes: Literal["present", "all"] | Sequence[int] = "present",
         per_image: bool = False,
         ignore_index: int | None = None,
@@ -86,33 +80,23 @@ class EdgeSupervisedLoss(nn.Module):
         super().__init__()
         if not 0.0 <= alpha <= 1.0:
             raise UsageError(f"EdgeSupervisedLoss: alpha is {alpha}; expected a number in 0..1")
-        if not 0.0 < deep_weight < math.inf:
-            raise UsageError(f"EdgeSupervisedLoss: deep_weight is {deep_weight}; expected a positive number")
         self.alpha = alpha
-        self.deep_weight = deep_weight
         self.seg_loss = LovaszCrossEntropy(cross_entropy, classes, per_image, ignore_index, method)
         self.edge_loss = LovaszCrossEntropy(cross_entropy, "present", per_image, ignore_index, method)
 
-    def forward(
-        self, output: SegmentationOutput, masks: Tensor, edges: Tensor, *, alpha: float | Tensor | None = None
-    ) -> LossTerms:
+    def forward(self, output: SegmentationOutput, masks: Tensor, edges: Tensor) -> LossTerms:
         """Loss of a network's output.
 
         Args:
             output: Class scores [N, C, H, W], edge scores [N, 2, H, W] or None, and side outputs [N, C, H, W].
             masks: Class indices [N, H, W], integer.
             edges: 1 on boundary bands, 0 elsewhere, [N, H, W], integer.
-            alpha: Share of the regions in this call, in place of the module's; a number or a scalar tensor.
 
         Returns:
             The total and its two terms, scalars.
         """
-        seg: Tensor = self.seg_loss(output.seg_logits, masks)
-        if output.side_logits:
-            sides = torch.stack([self.seg_loss(logits, masks) for logits in output.side_logits])
-            seg = (seg + self.deep_weight * sides.sum()) / (1 + self.deep_weight * len(sides))
+        seg = torch.stack([self.seg_loss(logits, masks) for logits in (output.seg_logits, *output.side_logits)]).mean()
         if output.edge_logits is None:
             return LossTerms(seg, seg, seg.new_zeros(()))
         edge = self.edge_loss(output.edge_logits, edges)
-        share = self.alpha if alpha is None else alpha
-        return LossTerms(share * seg + (1 - share) * edge, seg, edge)
+        return LossTerms(self.alpha * seg + (1 - self.alpha) * edge, seg, edge)

@@ -15,17 +15,15 @@ from etnet.models.weighted_aggregation import WeightedAggregationModule
 
 
 class Features(NamedTuple):
-    """What the classifiers of ET-Net read, and the edges.
+    """What the classifier of ET-Net reads, and the edges.
 
     Attributes:
         fused: What the classes are predicted from, [N, channels, H / stride, W / stride], see `ETNet.stride`.
         edge_logits: Edge logits [N, 2, H, W]; None without edge guidance.
-        decoded: Outputs of the D-Blocks, coarsest first, each [N, decoder_channels, H / s, W / s] for s in 16, 8, 4.
     """
 
     fused: Tensor
     edge_logits: Tensor | None
-    decoded: tuple[Tensor, ...]
 
 
 class ETNet(SegmentationNetwork):
@@ -39,14 +37,10 @@ class ETNet(SegmentationNetwork):
     predicted at stride 4 and their logits enlarged 4x, bilinear. `use_egm` and `use_wam` switch the two modules off
     for the four rows of Table 3; with neither, D3 goes through the 1x1 convolution to the classifier.
 
-    Ours, and not in the paper, both off unless asked for:
-
-    - `high_resolution`: a fourth D-Block joins the aggregated features with the encoder's map of stride 2 that precedes
-      E1, and the classes are predicted at stride 2, for structures that are thinner than a pixel at stride 4. It has as
-      many channels as that map, but at least a quarter of the other D-Blocks'. Edges are predicted as before.
-    - `deep_supervision`: each of the three D-Blocks of the paper gets a 1x1 classifier, whose logits are enlarged to
-      the image and supervised as the class scores are (after Lee et al., AISTATS 2015). The side outputs exist in
-      training mode only; predictions and exported files are those of the last classifier.
+    Ours, not in the paper, and off unless asked for: with `high_resolution` a fourth D-Block joins the aggregated
+    features with the encoder's map of stride 2 that precedes E1, and the classes are predicted at stride 2, for
+    structures that are thinner than a pixel at stride 4. It has as many channels as that map, but at least a quarter of
+    the other D-Blocks'. Edges are predicted as before.
 
     All weights start at random, the encoder's as timm does it; `load_encoder_weights` loads ImageNet weights.
 
@@ -58,7 +52,6 @@ class ETNet(SegmentationNetwork):
         use_egm: Whether there is an edge guidance module (and edge logits).
         use_wam: Whether the side outputs are weighed and summed.
         high_resolution: Whether the classes are predicted at stride 2.
-        deep_supervision: Whether the D-Blocks have classifiers of their own in training.
 
     Attributes:
         stride: That of the features which the classes are predicted from, 4 or 2.
@@ -85,7 +78,6 @@ class ETNet(SegmentationNetwork):
         use_egm: bool = True,
         use_wam: bool = True,
         high_resolution: bool = False,
-        deep_supervision: bool = False,
     ) -> None:
         super().__init__(num_classes, has_edges=use_egm, size_multiple=OUTPUT_STRIDE)
         self.encoder = Encoder(encoder, with_stem=high_resolution)
@@ -106,9 +98,8 @@ class ETNet(SegmentationNetwork):
             self.stride, width = STEM_STRIDE, max(stem[0], channels // 4)
             self.d_block4 = DBlock(channels, stem[0], width, scale=s1 // STEM_STRIDE)
             initialize_blocks(self.d_block4)
-        self.classifier = _classifier(width, num_classes)
-        sides = [_classifier(channels, num_classes) for _ in STAGE_STRIDES[:-1]] if deep_supervision else []
-        self.side_classifiers = nn.ModuleList(sides)
+        self.classifier = nn.Conv2d(width, num_classes, 1)
+        initialize_classifier(self.classifier)
 
     def forward(self, image: Tensor) -> ETNetOutput:
         """Segment a batch.
@@ -117,19 +108,18 @@ class ETNet(SegmentationNetwork):
             image: Normalised RGB images [N, 3, H, W], float; H and W multiples of 16.
 
         Returns:
-            Logits of the classes and, with edge guidance, of the edges, at the size of the images; with deep
-            supervision, in training mode, those of the three D-Blocks beside them, coarsest first.
+            Logits of the classes and, with edge guidance, of the edges, at the size of the images.
 
         Raises:
             UsageError: The batch has another shape or dtype; the message names the size to pad to.
         """
         if not torch.compiler.is_exporting():
             self.check_images(image)
-        fused, edge_logits, decoded = self.features(image)
-        return ETNetOutput(upsample(self.classifier(fused), self.stride), edge_logits, self._side_logits(decoded))
+        fused, edge_logits = self.features(image)
+        return ETNetOutput(upsample(self.classifier(fused), self.stride), edge_logits)
 
     def features(self, image: Tensor) -> Features:
-        """What the classifiers read, and the edges.
+        """What the classifier reads, and the edges.
 
         Args:
             image: As for `forward`.
@@ -142,16 +132,4 @@ class ETNet(SegmentationNetwork):
         fused: Tensor = self.weighted_aggregation((d1, d2, d3), guidance)
         if self.d_block4 is not None:
             fused = self.d_block4(fused, stem[0])
-        return Features(fused, edge_logits, (d1, d2, d3))
-
-    def _side_logits(self, decoded: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if not self.side_classifiers or not self.training:
-            return ()
-        layers = zip(self.side_classifiers, decoded, reversed(STAGE_STRIDES[:-1]), strict=True)
-        return tuple(upsample(classifier(features), stride) for classifier, features, stride in layers)
-
-
-def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
-    classifier = nn.Conv2d(channels, num_classes, 1)
-    initialize_classifier(classifier)
-    return classifier
+        return Features(fused, edge_logits)

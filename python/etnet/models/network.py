@@ -17,8 +17,8 @@ class ETNetOutput(NamedTuple):
         seg_logits: Class scores before softmax [N, C, H, W], float.
         edge_logits: Interior and boundary scores before softmax [N, 2, H, W], float; None for a network that predicts
             no edges.
-        side_logits: Class scores of earlier layers that are supervised too, each [N, C, H, W], float. ET-Net gives them
-            in training mode only, M-Net, whose prediction is their mean, always.
+        side_logits: Class scores of earlier layers that are supervised too, each [N, C, H, W], float; those of M-Net,
+            whose prediction is their mean.
     """
 
     seg_logits: Tensor

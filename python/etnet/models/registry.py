@@ -70,7 +70,6 @@ def _etnet(section: ModelSection, num_classes: int) -> SegmentationNetwork:
         use_egm=section.use_egm,
         use_wam=section.use_wam,
         high_resolution=section.high_resolution,
-        deep_supervision=section.deep_supervision,
     )
 
 

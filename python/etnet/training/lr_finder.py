@@ -106,12 +106,12 @@ def _losses(run: TrainingRun, rates: Sequence[float]) -> tuple[list[float], bool
     """Losses of the steps until they diverge, and whether they did."""
     run.network.train()
     run.observer.on_start(done=0, total=len(rates))
-    watch, alpha = Divergence(), run.recipe.loss.alpha
+    watch = Divergence()
     losses: list[float] = []
     began = time.perf_counter()
     for rate, batch in zip(rates, run.batches(0, len(rates)), strict=True):
         try:
-            loss = run.stepper.run(batch, rate, alpha=alpha).loss
+            loss = run.stepper.run(batch, rate).loss
         except NotFinite:
             return losses, True
         losses.append(loss)

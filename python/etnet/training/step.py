@@ -140,7 +140,6 @@ class Stepper:
         self.criterion = EdgeSupervisedLoss(
             alpha=recipe.loss.alpha,
             cross_entropy=recipe.loss.cross_entropy,
-            deep_weight=recipe.loss.deep_weight,
             classes=recipe.loss.classes,
             per_image=recipe.loss.per_image,
             ignore_index=recipe.data.ignore_index,
@@ -157,29 +156,27 @@ class Stepper:
         # 1 from the first step on that is not finite; the form in which fused optimizers take it.
         self._spoilt = torch.zeros((), device=device)
 
-    def run(self, batch: Batch, learning_rate: float, *, alpha: float | None = None) -> StepResult:
+    def run(self, batch: Batch, learning_rate: float) -> StepResult:
         """One step, waited for: `submit` and `finished` in one.
 
         Args:
             batch: Crops with their masks and edges.
             learning_rate: That of this step.
-            alpha: Share of the regions in the loss of this step; the recipe's `loss.alpha` unless given.
 
         Raises:
             NotFinite: The loss or its gradient is not finite; the weights are not updated, the samples are named.
             OutOfMemory: The device has too little memory.
         """
-        self.submit(batch, learning_rate, alpha=alpha)
+        self.submit(batch, learning_rate)
         *_, last = self.finished(wait=True)
         return last.result
 
-    def submit(self, batch: Batch, learning_rate: float, *, alpha: float | None = None, iteration: int = 0) -> None:
+    def submit(self, batch: Batch, learning_rate: float, *, iteration: int = 0) -> None:
         """Forward and backward on one batch, in `training.accumulate` parts, and one update; `finished` tells of it.
 
         Args:
             batch: Crops with their masks and edges, of integer types.
             learning_rate: That of this step.
-            alpha: Share of the regions in the loss of this step; the recipe's `loss.alpha` unless given.
             iteration: What the step is called in what `finished` tells.
 
         Raises:
@@ -187,7 +184,7 @@ class Stepper:
             OutOfMemory: The device has too little memory.
         """
         try:
-            self._run(batch, learning_rate, alpha, iteration)
+            self._run(batch, learning_rate, iteration)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -215,13 +212,13 @@ class Stepper:
             self._require_finite(result, step)
             yield FinishedStep(step.iteration, step.learning_rate, result)
 
-    def _run(self, batch: Batch, learning_rate: float, alpha: float | None, iteration: int) -> None:
+    def _run(self, batch: Batch, learning_rate: float, iteration: int) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         with stage("copy to device"):
             batch = self._copies.copy(batch)
         parts = _parts_of(batch, self.parts)
-        losses = self._gradients(parts, alpha)
+        losses = self._gradients(parts)
         with stage("optimizer"):
             self.scaler.unscale_(self.optimizer)
             numbers = self.group.mean(torch.cat([torch.stack(losses).mean(0), self._gradient_norm().view(1)]))
@@ -249,12 +246,12 @@ class Stepper:
         self.optimizer.step()
         del self.optimizer.grad_scale, self.optimizer.found_inf  # type: ignore[attr-defined]
 
-    def _gradients(self, parts: list[Batch], alpha: float | None) -> list[Tensor]:
+    def _gradients(self, parts: list[Batch]) -> list[Tensor]:
         """Gradients of all parts, in the parameters, and the losses of each."""
 
         def compute() -> list[Tensor]:
             self.optimizer.zero_grad(set_to_none=True)
-            return [self._backward(part, alpha, last=part is parts[-1]) for part in parts]
+            return [self._backward(part, last=part is parts[-1]) for part in parts]
 
         def compute_as_written() -> list[Tensor]:
             self._compiler, self._terms = None, self._losses
@@ -262,27 +259,23 @@ class Stepper:
 
         return compute() if self._compiler is None else self._compiler.run(compute, without=compute_as_written)
 
-    def _backward(self, part: Batch, alpha: float | None, *, last: bool) -> Tensor:
+    def _backward(self, part: Batch, *, last: bool) -> Tensor:
         """Add the gradient of one part of the batch; its losses [3], float32: total, regions, edges."""
-        share: float | Tensor | None = alpha
-        if self._compiler is not None and alpha is not None:
-            # A number would be a constant of the graph, and another one of the schedule another graph.
-            share = torch.full((), alpha, device=self.device)
         with self._exchanging(last):
             # Compiled code has no stages within.
             with stage("forward") if self._compiler is not None else nullcontext():
-                terms = self._terms(part.images, part.masks, part.edges, share)
+                terms = self._terms(part.images, part.masks, part.edges)
             with stage("backward"):
                 self.scaler.scale(terms.total / self.parts).backward()
         return torch.stack([term.detach().float() for term in terms])
 
-    def _losses(self, images: Tensor, masks: Tensor, edges: Tensor, alpha: float | Tensor | None) -> LossTerms:
+    def _losses(self, images: Tensor, masks: Tensor, edges: Tensor) -> LossTerms:
         with stage("forward"), self._autocast():
             output = self.network(self.normalise(images))
         with stage("loss"):
             if self.joins_parts:
                 output, masks, edges = whole_batch(output, masks, edges)
-            terms: LossTerms = self.criterion(output, masks, edges, alpha=alpha)
+            terms: LossTerms = self.criterion(output, masks, edges)
         return terms
 
     def _exchanging(self, last: bool) -> AbstractContextManager[object]:

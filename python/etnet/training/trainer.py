@@ -45,7 +45,7 @@ from etnet.training.requirements import (
 )
 from etnet.training.result import TrainingResult
 from etnet.training.run_folder import CACHE, exclusive, write_recipe, write_run_description
-from etnet.training.schedule import poly_learning_rate, scheduled_alpha, total_iterations
+from etnet.training.schedule import poly_learning_rate, total_iterations
 from etnet.training.stages import stage
 from etnet.training.step import NotFinite, Stepper
 from etnet.training.tracking import Observer
@@ -72,8 +72,8 @@ def train(
         device: Where to train.
         observer: Told about progress.
         resume: Continue from `weights/last.safetensors`; on a CPU the result equals that of an uninterrupted run
-            bit for bit, for the same number of threads. With other `training.epochs` than before, the schedules of
-            the learning rate and of alpha go on from the same iteration as those of a run of the new length.
+            bit for bit, for the same number of threads. With other `training.epochs` than before, the learning
+            rate goes on from the same iteration as that of a run of the new length.
         group: The processes that train together; each calls this function with the same arguments.
 
     Returns:
@@ -271,7 +271,7 @@ class TrainingRun:
 
     def step(self, batch: Batch, rate: float, iteration: int) -> None:
         """Hand out one optimizer step at a learning rate, with everything that belongs to it."""
-        self.stepper.submit(batch, rate, alpha=self._alpha(iteration), iteration=iteration)
+        self.stepper.submit(batch, rate, iteration=iteration)
         if self.average is not None:
             with stage("optimizer"):
                 self.average.update(self.network, step=iteration)
@@ -304,10 +304,6 @@ class TrainingRun:
             self.group.wait()
             raise kept from error
 
-    def _alpha(self, iteration: int) -> float:
-        loss = self.recipe.loss
-        return scheduled_alpha(iteration, total=self.total, alpha=loss.alpha, points=loss.alpha_schedule)
-
     def _epoch(self, iteration: int) -> int:
         """Complete passes over the training images after this many iterations; never more than the recipe's epochs."""
         if iteration >= self.total:
@@ -318,8 +314,6 @@ class TrainingRun:
         training = self.recipe.training
         epoch, before = self._epoch(iteration), self._epoch(iteration - 1)
         row = {"epoch": epoch, "iteration": iteration, "learning_rate": rate}
-        if self.recipe.loss.alpha_schedule:
-            row["alpha"] = self._alpha(iteration - 1)
         row |= self.progress.close_epoch(self.batch_size)
         finished = iteration == self.total
         if len(self.validation_set) and (finished or _crosses(before, epoch, training.validate_every)):
