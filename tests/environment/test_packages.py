@@ -5,6 +5,7 @@ import shlex
 from importlib import metadata
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from etnet.environment import packages
 from etnet.environment.imports import ImportOutcome
@@ -46,6 +47,13 @@ def test_packages_are_those_that_the_installation_declares_each_once():
     ]
     assert {item.name for item in wanted[4:]} == set(packages.DEPLOYMENT) - {"onnx"}
     assert {item.group for item in wanted[4:]} == {OTHER}
+
+
+def test_whatever_is_installed_is_looked_for_under_its_name():
+    installed = {name for names in metadata.packages_distributions().values() for name in map(canonicalize_name, names)}
+    there = [wanted for wanted in packages.wanted_packages() if wanted.name in installed]
+    assert {"numpy", "torch"} <= {wanted.name for wanted in there}
+    assert [wanted.name for wanted in there if not packages.is_findable(wanted.module)] == []
 
 
 def test_this_installation_declares_what_training_needs():

@@ -55,6 +55,7 @@ _MODULES = {
     "tensorrt-rtx-cu13-libs": "tensorrt_rtx_libs",
     "tensorrt-rtx-cu13-bindings": "tensorrt_rtx_bindings",
     "pycuda": "pycuda.driver",
+    "mlflow-skinny": "mlflow",
     "python-gdcm": "gdcm",
     "simpleitk": "SimpleITK",
 }
@@ -65,6 +66,7 @@ _ABSENT_TORCH = re.compile(r"ModuleNotFoundError: (?:No module named '|import of
 
 _ALSO_FROM = {
     "opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
+    "mlflow-skinny": ("mlflow",),
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino"),
     "cuda-python": ("cuda-bindings",),
 }
