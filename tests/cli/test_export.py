@@ -183,7 +183,7 @@ def test_a_file_that_is_already_exported_is_no_weights_file(stray):
 
 def test_without_a_run_it_is_said_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    one_sentence(export(), 2, "no model was given", "etnet train")
+    one_sentence(export(), 2, "no model was given", "etnet plan")
 
 
 def test_a_full_disk_leaves_nothing(stray, monkeypatch):

@@ -11,6 +11,7 @@ import click
 
 from etnet.cli.console import closing_lines, note, print_rows, progress_bar
 from etnet.cli.export import BatchType, SizeType
+from etnet.cli.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -39,7 +40,17 @@ class _Source:
     planned: Sidecar | None = None
 
 
-@click.command("build-engine", short_help="Build a TensorRT engine.")
+SECTIONS = {
+    "Precision": ("--fp16", "--int8", "--fp32", "--calibration"),
+    "Sizes": ("--size", "--dynamic", "--size-profile", "--batch"),
+    "Where it will run": ("--backend", "--target", "--version-compatible", "--hardware-compatible"),
+    "Build": ("--optimization-level", "--workspace", "--timing-cache", "--dry-run"),
+    "Check against PyTorch": ("--verify", "--no-verify", "--max-drop"),
+    "Results": ("--output", "--overwrite", "--json"),
+}
+
+
+@click.command("build-engine", cls=SectionedCommand, sections=SECTIONS, short_help="Build a TensorRT engine.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--fp16", is_flag=True, help="Half precision.")
 @click.option("--int8", is_flag=True, help="8-bit integers; from weights it needs --calibration.")

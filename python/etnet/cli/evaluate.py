@@ -13,6 +13,7 @@ from rich.console import Console
 
 from etnet.cli.console import closing_lines, counted, infer_or_bundle, newest_model, note, output, progress_bar, warn
 from etnet.cli.refinement_options import RefinementChoice, refinement_options, settings
+from etnet.cli.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from etnet.config.schema import Recipe
@@ -33,7 +34,18 @@ HOLD_OUT_KEYS = ("validation_fraction", "fold")
 Split = Literal["train", "validation", "test", "all"]
 
 
-@click.command("evaluate", short_help="Score trained weights on labelled images.")
+SECTIONS = {
+    "Images": ("--data", "--recipe", "--split"),
+    "Machine": ("--device",),
+    "Large images and mirror images": ("--tile", "--overlap", "--tta"),
+    "Masks": ("--threshold", "--largest-component", "--min-area", "--fill-holes", "--postprocess"),
+    "Results": ("--output", "--overwrite", "--json"),
+}
+
+
+@click.command(
+    "evaluate", cls=SectionedCommand, sections=SECTIONS, short_help="Score trained weights on labelled images."
+)
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data set.")
 @click.option(

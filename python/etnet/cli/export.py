@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from etnet.cli.console import closing_lines, infer_or_bundle, newest_model, note, output, progress_bar, warn
+from etnet.cli.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from etnet.export.images import RunImages
@@ -46,7 +47,17 @@ class BatchType(click.ParamType[tuple[int, int, int]]):
         return int(match[1]), int(match[2]), int(match[3])
 
 
-@click.command("export", short_help="Make an ONNX file that runs without PyTorch.")
+SECTIONS = {
+    "Precision": ("--fp16", "--int8", "--int8-for", "--calibration"),
+    "Sizes": ("--size", "--dynamic", "--batch"),
+    "Check against PyTorch": ("--verify", "--no-verify", "--max-drop", "--device"),
+    "Results": ("--output", "--overwrite", "--json"),
+}
+
+
+@click.command(
+    "export", cls=SectionedCommand, sections=SECTIONS, short_help="Make an ONNX file that runs without PyTorch."
+)
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--output",

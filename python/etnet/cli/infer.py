@@ -16,6 +16,7 @@ from etnet.cli.infer_run import FolderRun, ray_cluster, ray_pipeline, segment
 from etnet.cli.infer_summary import close_run
 from etnet.cli.infer_target import RUNS, create_target, earlier_results
 from etnet.cli.refinement_options import RefinementChoice, refinement_options
+from etnet.cli.sections import SectionedCommand
 
 if TYPE_CHECKING:
     from etnet.data.volumes import Plane
@@ -25,7 +26,20 @@ if TYPE_CHECKING:
     from etnet.inference.two_stage import TwoStagePredictor
 
 
-@click.command("infer", short_help="Segment every image of a folder.")
+SECTIONS = {
+    "Input": ("--recursive", "--plane", "--intensity-window"),
+    "Model and machine": ("--model", "--device", "--backend", "--threads", "--batch-size", "--jobs"),
+    "Large images and mirror images": ("--tile", "--overlap", "--tta"),
+    "Masks": ("--threshold", "--largest-component", "--min-area", "--fill-holes", "--postprocess"),
+    "Results": (
+        *("--output", "--overlay", "--save-edges", "--save-probabilities"),
+        *("--no-report", "--overwrite", "--json"),
+    ),
+    "Long and shared runs": ("--continue", "--num-parts", "--part-id", "--ray"),
+}
+
+
+@click.command("infer", cls=SectionedCommand, sections=SECTIONS, short_help="Segment every image of a folder.")
 @click.argument("folder", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option(
     "--model",

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from etnet.cli.console import closing_lines, infer_or_bundle, messages, note
+from etnet.cli.sections import SectionedCommand
 from etnet.cli.train_probes import ProbeRequest, chosen_probe, run_probe
 from etnet.config.folds import Fold
 from etnet.config.load import apply_overrides, load_recipe, recipe_from_values
@@ -40,7 +41,15 @@ RESUMABLE = {
 SECONDS_BETWEEN_LINES = 10.0
 
 
-@click.command()
+SECTIONS = {
+    "What is trained": ("--recipe", "--data", "--epochs", "--batch-size", "--seed", "--fold", "--patience", "--set"),
+    "Run and machine": ("--output", "--device", "--deterministic", "--track"),
+    "Going on": ("--resume", "--resume-or-start"),
+    "Instead of training": ("--find-lr", "--profile"),
+}
+
+
+@click.command(cls=SectionedCommand, sections=SECTIONS)
 @click.option(
     "--recipe", "recipe_source", metavar="NAME|FILE", help="Built-in recipe, such as drive or folder, or a YAML file."
 )
