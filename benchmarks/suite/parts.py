@@ -45,14 +45,15 @@ def drive(settings: Settings) -> Path:
 
 
 def _inputs(settings: Settings, part: str) -> Step:
-    words = ["--out", settings.inputs, "--network", settings.network, "--device", settings.device]
+    words = ["--out", settings.inputs, "--network", settings.network]
     if drive(settings).parent == settings.inputs:
         words += ["--images", "--size", 96 if settings.smoke else 584]
     else:
         words += ["--drive", drive(settings)]
     words += ["--copies", 320] if settings.cuda and not settings.smoke else []
     words += [word for setting in (*TINY, "training.epochs=1") for word in ("--set", setting)] if settings.smoke else []
-    return Step("inputs", part, script("suite/inputs.py", *words), 15 if settings.smoke else 75, result=False)
+    seconds = 15 if settings.smoke else 45 if settings.cuda else 75
+    return Step("inputs", part, script("suite/inputs.py", *words), seconds, result=False)
 
 
 def _build(settings: Settings) -> list[Step]:
