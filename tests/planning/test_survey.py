@@ -146,11 +146,16 @@ def test_images_of_several_shapes_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("names", "pattern"),
     [
-        (["a_l", "a_r", "b_l", "b_r"], "(.+)_[^_]+"),
+        (["p1_l", "p1_r", "p2_l", "p2_r"], "(.+)_[^_]+"),
         (["p-1-x", "p-1-y", "p-2-x", "p-2-y"], r"(.+)\-[^\-]+"),
         (["case_1", "case_2", "case_3"], None),
         (["21_training", "22_training"], None),
         (["a_l", "a_r", "b_l", "plain"], None),
+        (["left_001", "right_001", "left_002", "right_002"], "(?i:left|right|od|os|l|r)[_ -](.+)"),
+        (["OD-7", "OS-7", "OD-8", "OS-8"], "(?i:left|right|od|os|l|r)[_ -](.+)"),
+        (["left_001", "right_002", "left_003", "right_004"], None),
+        (["benign (1)", "benign (2)", "malignant (1)", "malignant (2)"], None),
+        ([f"{name}_{number}" for name in "abcdefghij" for number in (1, 2)], "(.+)_[^_]+"),
     ],
 )
 def test_patients_are_told_by_prefixes_that_repeat(names, pattern):

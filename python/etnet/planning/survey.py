@@ -34,6 +34,8 @@ WIDTHS = (3, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129)
 _TAILS = (0.5, 99.5)
 _SPECK = 0.02
 _MANY_VALUES = 10
+_MANY_PATIENTS = 10
+_AFTER_A_SIDE = "(?i:left|right|od|os|l|r)[_ -](.+)"
 
 
 @dataclass(frozen=True)
@@ -191,23 +193,26 @@ def _spot(together: Sequence[tuple[_Drawn | None, tuple[int, ...]]]) -> tuple[fl
 
 
 def patient_pattern(names: Sequence[str]) -> str | None:
-    """A pattern for `data.patient_pattern` if all names share a form in which several images belong to one prefix.
+    """A pattern for `data.patient_pattern` if all names share a form in which several images belong to one patient.
 
-    A prefix that all names share is no patient, and one that never repeats tells nothing.
+    That is what stands before the last separator, or after the name of a side. What all names share is no patient, what
+    never repeats tells nothing, and a few words without a number, such as benign and malignant, are kinds of images.
 
     >>> patient_pattern(["p1_left", "p1_right", "p2_left", "p2_right"])
     '(.+)_[^_]+'
     >>> patient_pattern(["case_001", "case_002"]) is patient_pattern(["001_a", "002_a"]) is None
     True
     """
-    for separator in ("_", "-", " "):
-        mark = re.escape(separator)
-        pattern = f"(.+){mark}[^{mark}]+"
-        if all(re.fullmatch(pattern, name) for name in names):
-            groups = Counter(_patient(pattern, name) for name in names)
-            if len(groups) >= 2 and len(names) / len(groups) >= 1.5 and max(groups.values()) <= len(names) / 2:
-                return pattern
-    return None
+    ends = (f"(.+){mark}[^{mark}]+" for mark in map(re.escape, ("_", "-", " ")))
+    return next((pattern for pattern in (_AFTER_A_SIDE, *ends) if _tells_patients(pattern, names)), None)
+
+
+def _tells_patients(pattern: str, names: Sequence[str]) -> bool:
+    if not all(re.fullmatch(pattern, name) for name in names):
+        return False
+    groups = Counter(_patient(pattern, name) for name in names)
+    named = len(groups) >= _MANY_PATIENTS or all(re.search(r"\d", patient) for patient in groups)
+    return named and len(groups) >= 2 and len(names) / len(groups) >= 1.5 and max(groups.values()) <= len(names) / 2
 
 
 def _patient(pattern: str, name: str) -> str:
