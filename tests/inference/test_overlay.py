@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from etnet.config.schema import CLASS_PALETTE
 from etnet.inference.overlay import (
     CORRECT,
     FALSE_NEGATIVE,
@@ -10,6 +11,7 @@ from etnet.inference.overlay import (
     UNCERTAIN,
     WRONG_CLASS,
     LegendEntry,
+    color_of_doubt,
     draw_comparison,
     draw_errors,
     draw_legend,
@@ -86,7 +88,8 @@ def test_a_border_in_doubt_glows_there_and_nowhere_else():
     assert changed.any()
     assert not (changed & ~near.repeat(factor, axis=0).repeat(factor, axis=1)).any()
     # Just outside the mask, where no fill mixes its colour in.
-    assert nearest_of(glowing[57 * factor, 100 * factor], (*CLASS_COLORS[1:], UNCERTAIN)) == UNCERTAIN
+    doubt = color_of_doubt(CLASS_COLORS[1:])
+    assert nearest_of(glowing[57 * factor, 100 * factor], (*CLASS_COLORS[1:], doubt)) == doubt
 
 
 def test_the_outline_of_a_class_stays_visible_on_the_glow():
@@ -111,8 +114,17 @@ def test_the_legend_explains_the_glow():
     labels = np.ones((400, 400), np.uint8)
     zero = np.zeros((400, 400), np.float32)
     explained = draw_overlay(gray_image(400, 400), labels, contract(), uncertainty=zero)
-    assert (explained == UNCERTAIN).all(axis=2).any()
-    assert not (draw_overlay(gray_image(400, 400), labels, contract()) == UNCERTAIN).all(axis=2).any()
+    doubt = color_of_doubt(CLASS_COLORS[1:])
+    assert (explained == doubt).all(axis=2).any()
+    assert not (draw_overlay(gray_image(400, 400), labels, contract()) == doubt).all(axis=2).any()
+
+
+@pytest.mark.parametrize("count", range(1, len(CLASS_PALETTE)))
+def test_no_class_of_the_usual_colours_looks_like_a_border_in_doubt(count):
+    colors = CLASS_PALETTE[1 : count + 1]
+    doubt = color_of_doubt(colors)
+    assert doubt in UNCERTAIN
+    assert min(np.linalg.norm(np.subtract(doubt, color)) for color in colors) > 90
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])

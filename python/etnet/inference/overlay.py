@@ -5,6 +5,7 @@ Small images are enlarged by a whole factor, so that lines stay thin against the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,8 @@ CORRECT: Rgb = (38, 194, 129)
 FALSE_POSITIVE: Rgb = (255, 122, 41)
 FALSE_NEGATIVE: Rgb = (64, 156, 255)
 WRONG_CLASS: Rgb = (214, 102, 224)
-UNCERTAIN: Rgb = (255, 210, 40)
+UNCERTAIN: tuple[Rgb, ...] = ((255, 210, 40), (40, 225, 255), (255, 40, 200), (255, 255, 255))
+"""Colours of borders in doubt, the usual one first."""
 
 _SHORT_SIDE = 1000
 """Images are enlarged until their shorter side has about this many pixels, at most by `_LARGEST_FACTOR`."""
@@ -36,6 +38,8 @@ _FRAME: Rgb = (255, 255, 255)
 _FRAME_OPACITY = np.float32(0.7)
 _DOUBT_FROM, _DOUBT_FULL = 0.3, 0.8
 """Uncertainties at which the glow begins and is strongest: below the first, borders of every good result would glow."""
+_ALIKE = 100.0
+"""Distance in RGB below which two colours are taken for each other."""
 _STRIP: Rgb = (24, 26, 30)
 _STRIP_TEXT: Rgb = (235, 237, 240)
 
@@ -85,7 +89,7 @@ def draw_overlay(
     canvas = _enlarge(image, factor).astype(np.float32)
     if uncertainty is not None:
         # Below the classes, whose outlines must stay visible on it.
-        _blend(canvas, _glow(uncertainty, factor), UNCERTAIN)
+        _blend(canvas, _glow(uncertainty, factor), color_of_doubt(contract.class_colors[1:]))
     for index in range(1, contract.num_classes):
         color = contract.class_colors[index]
         coverage = _coverage(labels == index, factor)
@@ -104,8 +108,21 @@ def draw_overlay(
         if index
     ]
     if uncertainty is not None:
-        entries.append(LegendEntry(UNCERTAIN, "uncertain border"))
+        entries.append(LegendEntry(color_of_doubt(contract.class_colors[1:]), "uncertain border"))
     return np.vstack([picture, draw_legend(picture.shape[1], entries)])
+
+
+def color_of_doubt(class_colors: Sequence[Rgb]) -> Rgb:
+    """The first of `UNCERTAIN` that no class is painted alike, or the one that is least alike.
+
+    >>> color_of_doubt([(46, 204, 113)]) == UNCERTAIN[0], color_of_doubt([(241, 196, 15)]) == UNCERTAIN[1]
+    (True, True)
+    """
+
+    def apart(color: Rgb) -> float:
+        return min((math.dist(color, other) for other in class_colors), default=math.inf)
+
+    return next((color for color in UNCERTAIN if apart(color) >= _ALIKE), max(UNCERTAIN, key=apart))
 
 
 def draw_errors(
