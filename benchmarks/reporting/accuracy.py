@@ -40,13 +40,23 @@ def training(content: Scores) -> str:
     if "true_centers" in scores:
         variants[", around the true centres"] = scores["true_centers"]["regions"]
     rows = {
-        f"{region.replace('_', ' ')}{variant}, {how}": figures[key]
+        f"{region.replace('_', ' ')}{variant}, {how}": {**figures[key], "roc_auc": roc_area(figures, key)}
         for variant, regions in variants.items()
         for region, figures in regions.items()
         for key, how in (("pooled", "pixels pooled"), ("image_mean", "mean over images"))
         if key in figures
     }
     return blocks(minutes(content), region_table(rows), clinical(scores))
+
+
+def roc_area(figures: Scores, averaged: str) -> float | None:
+    """Area under the ROC curve, which problems of two classes have.
+
+    >>> roc_area({"auc": {"pooled": 0.5, "image_mean": {"mean": 0.75}}}, "image_mean"), roc_area({}, "pooled")
+    (0.75, None)
+    """
+    area: Any = figures.get("auc", {}).get(averaged)
+    return area["mean"] if isinstance(area, dict) else area
 
 
 def minutes(content: Scores) -> str:
@@ -62,11 +72,14 @@ def region_table(rows: dict[str, Scores]) -> str:
     """A line for each region and way of averaging; structures in columns."""
     structures = dict.fromkeys(name for figures in rows.values() for name, _ in foreground(figures))
     headings = ["region", "accuracy", "mIoU", *(f"{name} Dice" for name in structures)]
+    has_areas = any(figures.get("roc_auc") is not None for figures in rows.values())
+    headings += ["ROC area"] if has_areas else []
     lines = []
     for name, figures in rows.items():
         dice = dict(foreground(figures))
-        cells = [f"{figures[key]:.4f}" for key in ("accuracy", "mean_iou")]
-        lines.append([name, *cells, *(f"{dice[one]:.4f}" if one in dice else "" for one in structures)])
+        values = [figures["accuracy"], figures["mean_iou"], *(dice.get(one) for one in structures)]
+        values += [figures.get("roc_auc")] if has_areas else []
+        lines.append([name, *("" if value is None else f"{value:.4f}" for value in values)])
     return table(headings, lines, numbers=headings[1:])
 
 
